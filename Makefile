@@ -1,0 +1,82 @@
+# Needs git, make and Python 3.11, 3.12 or 3.13 with venv and pip; everything else is installed into .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The first Python of a fitting version that can make an environment. Another: make lab PYTHON=/path/to/python3
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	if $$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+	then echo $$p; break; fi; done)
+
+UNIT_TESTS := tests --ignore=tests/browser --ignore=tests/parity
+# Two workers, each with whole files and whole notebooks: a notebook's cells share one kernel.
+WORKERS ?= 2
+IN_PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile
+NOTEBOOKS := --nbval --nbval-cell-timeout=600
+
+# TensorFlow's own start-up lines are not the course's.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help
+help: ## this list
+	@echo "The diffusion walkthrough. Usage: make TARGET"
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 14
+
+.PHONY: lab
+lab: $(STAMP) ## set up, then open the course in JupyterLab
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+.PHONY: test
+test: $(STAMP) ## set up, then run all tests and compare every notebook's outputs
+	$(BIN)/pytest $(IN_PARALLEL) $(NOTEBOOKS) $(UNIT_TESTS) $$(ls -d notebooks 2>/dev/null)
+
+.PHONY: check
+check: $(STAMP) ## format, lint, types, spelling, links, and the rules for notebooks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell $$(git ls-files)
+	$(BIN)/python tools/links.py
+	$(BIN)/python tools/notebooks.py check
+
+.PHONY: notebooks
+notebooks: $(STAMP) ## format the notebooks and run those whose code has changed, in place
+	$(BIN)/ruff format notebooks
+	$(BIN)/python tools/notebooks.py execute $(if $(FORCE),--force)
+
+.PHONY: backends
+backends: .venv-backends/.installed ## unit tests on JAX and on PyTorch (downloads both)
+	KERAS_BACKEND=jax .venv-backends/bin/pytest $(IN_PARALLEL) $(UNIT_TESTS)
+	KERAS_BACKEND=torch .venv-backends/bin/pytest $(IN_PARALLEL) $(UNIT_TESTS)
+
+.PHONY: parity
+parity: ## compare with independent implementations (downloads PyTorch and diffusers)
+	@if compgen -G 'tests/parity/test_*.py' >/dev/null; \
+	then $(MAKE) .venv-parity/.installed && .venv-parity/bin/pytest tests/parity; \
+	else echo "tests/parity holds no tests yet: nothing to compare."; fi
+
+.PHONY: browser
+browser: $(STAMP) ## open every notebook in Chromium, run it, move its sliders
+	$(BIN)/pytest tests/browser
+
+.PHONY: lock
+lock: $(STAMP) ## write requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions)
+	$(BIN)/uv pip compile pyproject.toml --group test --group check --group browser --output-file requirements.lock \
+		--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(if $(UPGRADE),--upgrade)
+
+.PHONY: clean
+clean: ## remove the environments and everything that runs leave behind
+	rm -rf .venv .venv-backends .venv-parity build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis browser-failures
+	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+# The environments. Each is made once, and again when what it is made from has changed.
+$(STAMP): requirements.lock pyproject.toml tools/set_up.sh
+	@tools/set_up.sh $(VENV) "$(PYTHON)"
+
+# The local wheel of PyTorch is pip's to find; uv installs the rest.
+.venv-backends/.installed .venv-parity/.installed: .venv-%/.installed: requirements.lock pyproject.toml tools/set_up.sh
+	@tools/set_up.sh .venv-$* "$(PYTHON)" $*
