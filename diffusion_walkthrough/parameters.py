@@ -1,0 +1,926 @@
+"""Everything that defines a diffusion model, as frozen dataclasses, and as a JSON or pickle file.
+
+The numbers of the published models are those of Ho et al. 2020 (arXiv 2006.11239, appendix B).
+Every value is checked when the object is made, so that a typing mistake is met here and not as a
+strange picture an hour later. Files are written whole or not at all, and a pickle is read without
+calling anything it names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import numbers
+import os
+import pickle
+import pickletools
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, NoReturn, TypeVar
+
+SCHEDULE_NAMES = ("linear", "cosine")
+PREDICTION_NAMES = ("noise",)
+VARIANCE_NAMES = ("fixed_small", "fixed_large")
+
+FILE_FORMAT = "diffusion_walkthrough.parameters"
+FILE_VERSION = 1
+MAX_JSON_BYTES = 1 * 1024 * 1024
+MAX_PICKLE_BYTES = 64 * 1024 * 1024
+
+# ---------------------------------------------------------------------------------------------
+# Checks: each returns the value in one normal form, or raises naming value, rule and remedy.
+# ---------------------------------------------------------------------------------------------
+
+
+def _shown(value: object) -> str:
+    """A short text of any value, fit for an error message."""
+    try:
+        text = repr(value)
+    except Exception:  # a broken __repr__ or an integer of too many digits
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _message(name: str, value: object, rule: str, remedy: str) -> str:
+    return f"{name}={_shown(value)}: {rule}. {remedy}."
+
+
+def _integer(name: str, value: object, minimum: int) -> int:
+    rule = f"{name} must be a whole number of at least {minimum}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        whole = isinstance(value, float) and value.is_integer()
+        remedy = (
+            f"Write {name}={int(value)}" if whole else f"Give an int, such as {max(minimum, 1)}"
+        )  # type: ignore[call-overload]
+        raise TypeError(_message(name, value, rule, remedy))
+    if value < minimum:
+        raise ValueError(_message(name, value, rule, f"Use {max(minimum, 1)} or more"))
+    return int(value)
+
+
+def _real(name: str, value: object, rule: str, allowed: Callable[[float], bool]) -> float:
+    rule = f"{name} must be a finite number {rule}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        remedy = "Give a float, without quotes"
+        raise TypeError(_message(name, value, rule, remedy))
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result) or not allowed(result):
+        raise ValueError(_message(name, value, rule, "Choose a value in that range"))
+    return result
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        rule = f"{name} must be True or False"
+        raise TypeError(_message(name, value, rule, "Write True or False, without quotes"))
+    return value
+
+
+def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    rule = f"{name} must be one of {', '.join(map(repr, choices))}"
+    if not isinstance(value, str):
+        raise TypeError(_message(name, value, rule, "Give one of these names as text"))
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, n=1)
+        remedy = f"Did you mean {near[0]!r}?" if near else f"Choose for example {choices[0]!r}"
+        raise ValueError(_message(name, value, rule, remedy).replace("?.", "?"))
+    return str(value)
+
+
+def _integers(name: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, (tuple, list)):
+        rule = f"{name} must be a tuple or a list of whole numbers"
+        remedy = f"Write {name}=({_shown(value)},)" if isinstance(value, int) else "Use a tuple"
+        raise TypeError(_message(name, value, rule, remedy))
+    return tuple(_integer(f"{name}[{i}]", item, minimum=1) for i, item in enumerate(value))
+
+
+# ---------------------------------------------------------------------------------------------
+# The parameters
+# ---------------------------------------------------------------------------------------------
+
+_P = TypeVar("_P", bound="_Parameters")
+
+
+class _Parameters:
+    """What the parameter classes share: a dictionary of plain values, there and back."""
+
+    _nested: ClassVar[dict[str, type[_Parameters]]] = {}
+
+    def _normalise(self, **values: object) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All parameters as a dictionary of plain values (tuples as lists), ready for JSON."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {name: _plain(value) for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls: type[_P], values: Mapping[str, Any]) -> _P:
+        """The parameters that ``to_dict`` wrote; checks names and values again.
+
+        Raises TypeError for anything but a dictionary, and ValueError naming an unknown key
+        (with the nearest known one) or a missing key.
+        """
+        names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        _check_keys(cls.__name__, values, names)
+        return cls(
+            **{
+                name: cls._nested[name].from_dict(value) if name in cls._nested else value
+                for name, value in values.items()
+            }
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([type(self).__name__, *_lines(self.to_dict(), indent=2)])
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, _Parameters):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _lines(values: Mapping[str, Any], indent: int) -> list[str]:
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines += [" " * indent + name, *_lines(value, indent + 2)]
+        else:
+            lines.append(" " * indent + f"{name} = {value}")
+    return lines
+
+
+def _check_keys(owner: str, values: object, names: list[str]) -> None:
+    if not isinstance(values, Mapping):
+        raise TypeError(
+            f"{owner} needs a dictionary with the keys {', '.join(names)}, "
+            f"but got {_shown(values)}. Pass what to_dict() returned."
+        )
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
+            raise ValueError(
+                f"{owner} has no parameter {_shown(key)}. Did you mean {near[0]!r}? "
+                f"The parameters are {', '.join(names)}."
+            )
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ValueError(
+            f"{owner} lacks {', '.join(map(repr, missing))}. Add it to the dictionary; "
+            f"{owner}'s docstring says what is usual."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleParameters(_Parameters):
+    """How much noise each step adds: β from ``beta_start`` to ``beta_end`` in ``timesteps`` steps.
+
+    The defaults are the linear schedule of the DDPM paper (section 4). ``scaled`` multiplies both
+    ends by 1000 / timesteps, so that a short schedule still ends in (nearly) pure noise; at 1000
+    steps it changes nothing. The cosine schedule does not use ``beta_start`` and ``beta_end``.
+
+    Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy.
+    """
+
+    name: str = "linear"
+    timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    scaled: bool = True
+
+    def __post_init__(self) -> None:
+        rule = "above 0 and below 1"
+        self._normalise(
+            name=_choice("name", self.name, SCHEDULE_NAMES),
+            timesteps=_integer("timesteps", self.timesteps, minimum=2),
+            beta_start=_real("beta_start", self.beta_start, rule, lambda v: 0 < v < 1),
+            beta_end=_real("beta_end", self.beta_end, rule, lambda v: 0 < v < 1),
+            scaled=_flag("scaled", self.scaled),
+        )
+        if self.beta_end < self.beta_start:
+            rule = f"beta_end must not be below beta_start={self.beta_start}, as noise grows"
+            raise ValueError(_message("beta_end", self.beta_end, rule, "Exchange the two"))
+        if self.name == "linear" and self.scaled:
+            self._check_scaled_end()
+
+    def _check_scaled_end(self) -> None:
+        scaled_end = self.beta_end * 1000 / self.timesteps
+        if scaled_end >= 1:
+            rule = (
+                f"scaled by 1000/timesteps, beta_end={self.beta_end} becomes {scaled_end:.4g}, "
+                "and β must stay below 1"
+            )
+            fewest = math.floor(self.beta_end * 1000) + 1
+            remedy = f"Use at least {fewest} timesteps, name='cosine', or scaled=False"
+            raise ValueError(_message("timesteps", self.timesteps, rule, remedy))
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetParameters(_Parameters):
+    """The shape of the network that guesses the noise; the defaults are the paper's for CIFAR-10.
+
+    Images are ``image_size`` pixels high and wide with ``channels`` channels. Level i works on a
+    side of ``image_size / 2**i`` with ``base_width * width_multipliers[i]`` channels.
+    ``attention_sizes`` names the sides (in pixels, not level numbers) that get self-attention; the
+    middle always has it. ``dropout`` is a share in [0, 1); ``groups`` is for group normalization.
+
+    Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy.
+    """
+
+    image_size: int = 32
+    channels: int = 3
+    base_width: int = 128
+    width_multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    residual_blocks: int = 2
+    attention_sizes: tuple[int, ...] = (16,)
+    dropout: float = 0.1
+    groups: int = 32
+
+    def __post_init__(self) -> None:
+        attention_sizes = _integers("attention_sizes", self.attention_sizes)
+        self._normalise(
+            image_size=_integer("image_size", self.image_size, minimum=1),
+            channels=_integer("channels", self.channels, minimum=1),
+            base_width=_integer("base_width", self.base_width, minimum=4),
+            width_multipliers=_integers("width_multipliers", self.width_multipliers),
+            residual_blocks=_integer("residual_blocks", self.residual_blocks, minimum=1),
+            attention_sizes=tuple(sorted(set(attention_sizes), reverse=True)),
+            dropout=_real("dropout", self.dropout, "from 0 to below 1", lambda v: 0 <= v < 1),
+            groups=_integer("groups", self.groups, minimum=1),
+        )
+        self._check_levels()
+        self._check_attention_sizes()
+        self._check_widths()
+
+    def _check_levels(self) -> None:
+        levels = len(self.width_multipliers)
+        if levels == 0:
+            rule = "width_multipliers must name at least one level"
+            raise ValueError(_message("width_multipliers", (), rule, "Use for example (1, 2)"))
+        factor = 2 ** (levels - 1)
+        if self.image_size % factor:
+            fitting = next(n for n in range(levels, 0, -1) if self.image_size % 2 ** (n - 1) == 0)
+            rule = (
+                f"each of the {levels} levels of width_multipliers halves the one above, "
+                f"and {self.image_size}/{factor} is not whole"
+            )
+            padded = -(-self.image_size // factor) * factor
+            remedy = f"Use fewer levels ({fitting} at most), or pad the images to {padded}"
+            raise ValueError(_message("image_size", self.image_size, rule, remedy))
+
+    def _check_attention_sizes(self) -> None:
+        for size in self.attention_sizes:
+            if size not in self.level_sizes:
+                rule = (
+                    f"no level has side {size}, so there would silently be no attention; "
+                    f"the levels have {', '.join(map(str, self.level_sizes))}"
+                )
+                remedy = "Choose among these, or () for attention in the middle only"
+                raise ValueError(_message("attention_sizes", self.attention_sizes, rule, remedy))
+
+    def _check_widths(self) -> None:
+        if self.base_width % 2:
+            rule = "base_width must be even: the time embedding is half sines, half cosines"
+            remedy = f"Use {self.base_width + 1}"
+            raise ValueError(_message("base_width", self.base_width, rule, remedy))
+        for width in self.level_widths:
+            if width % self.groups:
+                rule = f"groups must divide the width of every level, {self.level_widths}"
+                remedy = f"Use for example {math.gcd(*self.level_widths, self.groups)}"
+                raise ValueError(_message("groups", self.groups, rule, remedy))
+
+    @property
+    def level_sizes(self) -> tuple[int, ...]:
+        """The side of each level in pixels, the finest first, e.g. (32, 16, 8, 4)."""
+        return tuple(self.image_size // 2**i for i in range(len(self.width_multipliers)))
+
+    @property
+    def level_widths(self) -> tuple[int, ...]:
+        """The number of channels of each level, the finest first, e.g. (128, 256, 256, 256)."""
+        return tuple(self.base_width * multiplier for multiplier in self.width_multipliers)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of one image, (height, width, channels)."""
+        return (self.image_size, self.image_size, self.channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingParameters(_Parameters):
+    """How the network is trained; the defaults are the paper's for CIFAR-10 (appendix B).
+
+    ``learning_rate`` is reached after ``warmup_steps`` steps; ``batch_size`` images per step;
+    ``gradient_clip`` is the largest global norm of a gradient, None for no clipping;
+    ``ema_momentum`` is the share of the old averaged weights kept in each step, None for no
+    average (a run of n steps wants a momentum well below 1 - 1/n); ``horizontal_flip`` mirrors
+    half of the images, which is right for photographs and wrong for digits.
+
+    Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy.
+    """
+
+    learning_rate: float = 2e-4
+    warmup_steps: int = 5000
+    batch_size: int = 128
+    gradient_clip: float | None = 1.0
+    ema_momentum: float | None = 0.9999
+    horizontal_flip: bool = True
+
+    def __post_init__(self) -> None:
+        self._normalise(
+            learning_rate=_real("learning_rate", self.learning_rate, "above 0", lambda v: v > 0),
+            warmup_steps=_integer("warmup_steps", self.warmup_steps, minimum=0),
+            batch_size=_integer("batch_size", self.batch_size, minimum=1),
+            horizontal_flip=_flag("horizontal_flip", self.horizontal_flip),
+        )
+        if self.gradient_clip is not None:
+            rule = "above 0, or None for no clipping"
+            clip = _real("gradient_clip", self.gradient_clip, rule, lambda v: v > 0)
+            self._normalise(gradient_clip=clip)
+        if self.ema_momentum is not None:
+            rule = "above 0 and below 1, or None for no averaging"
+            momentum = _real("ema_momentum", self.ema_momentum, rule, lambda v: 0 < v < 1)
+            self._normalise(ema_momentum=momentum)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionParameters(_Parameters):
+    """A whole diffusion model: noise schedule, network, training, and what the network predicts.
+
+    ``prediction`` is what the network is asked for ("noise": Eq. 14 of the DDPM paper).
+    ``variance`` is that of a backward step (section 3.2): "fixed_large" is β, "fixed_small" is
+    the posterior variance β̃.
+
+    Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy.
+    """
+
+    schedule: ScheduleParameters
+    unet: UNetParameters
+    training: TrainingParameters
+    prediction: str = "noise"
+    variance: str = "fixed_large"
+
+    _nested: ClassVar[dict[str, type[_Parameters]]] = {
+        "schedule": ScheduleParameters,
+        "unet": UNetParameters,
+        "training": TrainingParameters,
+    }
+
+    def __post_init__(self) -> None:
+        for name, kind in self._nested.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                rule = f"{name} must be a {kind.__name__}"
+                remedy = f"Write {name}={kind.__name__}(...), or use from_dict for a dictionary"
+                raise TypeError(_message(name, value, rule, remedy))
+        self._normalise(
+            prediction=_choice("prediction", self.prediction, PREDICTION_NAMES),
+            variance=_choice("variance", self.variance, VARIANCE_NAMES),
+        )
+
+    @classmethod
+    def digits(cls) -> DiffusionParameters:
+        """A model of scikit-learn's 8x8 digits that two CPU cores train in about a minute."""
+        return cls(
+            schedule=ScheduleParameters(timesteps=200),
+            unet=UNetParameters(
+                image_size=8,
+                channels=1,
+                base_width=32,
+                width_multipliers=(1, 2),
+                residual_blocks=1,
+                attention_sizes=(4,),
+                dropout=0.0,
+                groups=8,
+            ),
+            training=TrainingParameters(
+                learning_rate=2e-3, warmup_steps=100, ema_momentum=0.99, horizontal_flip=False
+            ),
+            variance="fixed_small",
+        )
+
+    @classmethod
+    def mnist(cls) -> DiffusionParameters:
+        """A small model of 28x28 handwritten digits (sides 28, 14, 7)."""
+        return cls(
+            schedule=ScheduleParameters(),
+            unet=UNetParameters(
+                image_size=28,
+                channels=1,
+                base_width=32,
+                width_multipliers=(1, 2, 2),
+                residual_blocks=1,
+                attention_sizes=(7,),
+                dropout=0.0,
+                groups=8,
+            ),
+            training=TrainingParameters(
+                learning_rate=1e-3, warmup_steps=500, ema_momentum=0.995, horizontal_flip=False
+            ),
+            variance="fixed_small",
+        )
+
+    @classmethod
+    def cifar10(cls) -> DiffusionParameters:
+        """The paper's model of CIFAR-10 (appendix B): 35.7 million parameters."""
+        return cls(ScheduleParameters(), UNetParameters(), TrainingParameters())
+
+    @classmethod
+    def celeba_hq_256(cls) -> DiffusionParameters:
+        """The paper's model of 256x256 faces (appendix B): 113.7 million parameters."""
+        return cls(
+            schedule=ScheduleParameters(),
+            unet=UNetParameters(image_size=256, width_multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0),
+            training=TrainingParameters(learning_rate=2e-5, batch_size=64),
+            variance="fixed_small",
+        )
+
+
+# ---------------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------------
+
+
+def save_parameters(
+    parameters: DiffusionParameters, path: str | os.PathLike[str], overwrite: bool = False
+) -> Path:
+    """Write the parameters to ``path``, as text (``.json``) or as a pickle (``.pkl``, ``.pickle``).
+
+    The file appears whole or not at all. Saving the same parameters again changes nothing, so a
+    notebook can be run twice. Returns the path.
+
+    Raises FileExistsError if a file with other content is there and ``overwrite`` is False,
+    ValueError for another suffix, FileNotFoundError if the folder does not exist, and TypeError
+    for anything but ``DiffusionParameters``.
+    """
+    if not isinstance(parameters, DiffusionParameters):
+        raise TypeError(
+            f"save_parameters writes DiffusionParameters, but got {_shown(parameters)}. "
+            "Put it into DiffusionParameters(schedule, unet, training) first."
+        )
+    target = Path(path).expanduser()
+    encode, _ = _codec(target)
+    content = encode(
+        {"format": FILE_FORMAT, "version": FILE_VERSION, "parameters": parameters.to_dict()}
+    )
+    if target.exists() and not overwrite:
+        if _holds(target, parameters):
+            return target
+        raise FileExistsError(
+            f"{target} exists and holds something else. Choose another name, or pass "
+            "overwrite=True to replace it."
+        )
+    write_file_atomically(target, content)
+    return target
+
+
+def load_parameters(path: str | os.PathLike[str]) -> DiffusionParameters:
+    """Read what ``save_parameters`` wrote; the suffix decides between JSON and pickle.
+
+    Raises FileNotFoundError if there is no such file, ``UnsafePickleError`` (a ValueError) for a
+    pickle that is damaged or holds more than plain data, and ValueError or TypeError for
+    everything else that is wrong, naming the file, the problem and the remedy.
+    """
+    source = Path(path).expanduser()
+    _, decode = _codec(source)
+    if not source.is_file():
+        raise FileNotFoundError(
+            f"There is no file {source}. Check the name and the current folder ({Path.cwd()}), "
+            "or write it with save_parameters."
+        )
+    try:
+        with source.open("rb") as file:
+            return _from_envelope(decode(file))
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{source} cannot be read as parameters: {error}") from error
+
+
+def write_file_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write ``content`` to ``path`` so that at any moment the old or the new file is there, whole.
+
+    The bytes go to a temporary name in the same folder, to the disk, and then take the place of
+    ``path``; after a failure nothing is left behind. Raises FileNotFoundError if the folder does
+    not exist, IsADirectoryError if ``path`` is a folder, and OSError if the disk refuses.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder. Give the name of a file in it.")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"The folder {target.parent} does not exist. Create it first: "
+            f"Path({str(target.parent)!r}).mkdir(parents=True)."
+        )
+    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _codec(path: Path) -> tuple[Callable[[object], bytes], Callable[[BinaryIO], object]]:
+    """The pair (encode, decode) for the suffix of a path."""
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return _encode_json, _decode_json
+    if suffix in (".pkl", ".pickle"):
+        return lambda value: pickle.dumps(value, protocol=4), safe_pickle_load
+    rule = "the suffix decides the format and must be .json, .pkl or .pickle"
+    raise ValueError(_message("path", str(path), rule, f"Use {path.stem or 'parameters'}.json"))
+
+
+def _holds(path: Path, parameters: DiffusionParameters) -> bool:
+    try:
+        return load_parameters(path) == parameters
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _from_envelope(content: object) -> DiffusionParameters:
+    if not isinstance(content, dict) or content.get("format") != FILE_FORMAT:
+        raise ValueError(
+            f'it does not say "format": "{FILE_FORMAT}". Write the file with save_parameters.'
+        )
+    version = content.get("version")
+    if type(version) is not int or version != FILE_VERSION:
+        raise ValueError(
+            f"version={_shown(version)}, and this package reads version {FILE_VERSION}. "
+            "Update diffusion_walkthrough, or save the parameters again."
+        )
+    _check_keys("the file", content, ["format", "version", "parameters"])
+    return DiffusionParameters.from_dict(content["parameters"])
+
+
+def _encode_json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode("utf-8")
+
+
+def _decode_json(file: BinaryIO) -> object:
+    data = file.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise ValueError(f"it is larger than {MAX_JSON_BYTES} bytes. Is it the right file?")
+    try:
+        return json.loads(
+            data.decode("utf-8-sig"),
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_without_duplicates,
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not valid JSON: {error}. Correct it or save it again.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not text in UTF-8 ({error}). Save it as UTF-8.") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply. Save the parameters again.") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, and every number must be finite. Replace it.")
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result: dict[str, object] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {_shown(key)} stands in it twice. Remove one of the two.")
+        result[key] = value
+    return result
+
+
+# ---------------------------------------------------------------------------------------------
+# Pickles, read without trust
+# ---------------------------------------------------------------------------------------------
+# A pickle is a little program for a stack machine. Python's own reader lets that program call any
+# function by name. The reader below runs the same program with the few instructions that plain
+# data needs; a name in the file is only looked up in the table _MAKERS and never imported.
+
+MAX_PICKLE_STEPS = 1_000_000
+MAX_PICKLE_DEPTH = 50
+
+
+class UnsafePickleError(ValueError):
+    """A pickle that is damaged, too large, or holds anything but plain data and arrays."""
+
+
+def safe_pickle_load(file: BinaryIO) -> Any:
+    """The plain data in a pickle file, read without calling anything the file names.
+
+    ``file`` is open for reading bytes and holds one pickle of any protocol. Admitted are dict,
+    list, tuple, set, frozenset, str, bytes, bytearray, numbers, bool, None, and NumPy arrays and
+    scalars of numbers (NumPy is imported only when one is met). Bounds: 64 MiB of file and as
+    much of copied data, a million instructions, 50 levels of nesting.
+
+    Raises ``UnsafePickleError`` for everything else, TypeError if ``file`` does not give bytes.
+    """
+    if not hasattr(file, "read"):
+        raise TypeError(f"file={_shown(file)}: must be an open file. Use open(path, 'rb').")
+    data = file.read(MAX_PICKLE_BYTES + 1)
+    if not isinstance(data, bytes):
+        raise TypeError(f"file={_shown(file)}: must give bytes. Open it with mode 'rb'.")
+    if len(data) > MAX_PICKLE_BYTES:
+        raise UnsafePickleError(f"the pickle is larger than {MAX_PICKLE_BYTES} bytes.")
+    try:
+        value = _PickleReader().run(data)
+        _check_plain(value, [0], depth=0)
+    except UnsafePickleError:
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise UnsafePickleError(
+            f"the pickle is damaged or no pickle at all ({type(error).__name__}: {error}). "
+            "Get the file again from where it was made."
+        ) from error
+    return value
+
+
+def _refuse(what: str) -> NoReturn:
+    raise UnsafePickleError(
+        f"the pickle holds {what}; only plain data and NumPy arrays of numbers are admitted. "
+        "Do not open it with pickle.load unless you trust where it came from."
+    )
+
+
+_PLAIN_SCALARS = (type(None), bool, int, float, complex, str, bytes)
+
+
+def _check_plain(value: object, counter: list[int], depth: int) -> None:
+    """Refuse what is not plain, nested too deeply (or in a circle), or repeated without end."""
+    counter[0] += 1
+    if depth > MAX_PICKLE_DEPTH or counter[0] > MAX_PICKLE_STEPS:
+        _refuse(f"more than {MAX_PICKLE_DEPTH} levels or {MAX_PICKLE_STEPS} items")
+    kind = type(value)
+    if kind in (list, tuple, set, frozenset):
+        for item in value:  # type: ignore[attr-defined]
+            _check_plain(item, counter, depth + 1)
+    elif kind is dict:
+        for item in value.values():  # type: ignore[attr-defined]
+            _check_plain(item, counter, depth + 1)
+    elif kind not in _PLAIN_SCALARS and kind is not bytearray and not _is_number_array(value):
+        _refuse(f"a {kind.__name__.lstrip('_')} where data belongs")
+
+
+def _is_number_array(value: object) -> bool:
+    return type(value).__module__ == "numpy" and getattr(value, "dtype", None) is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Name:
+    """A function or class that the file names: a text, nothing more."""
+
+    module: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _NumberType:
+    """A NumPy dtype of plain numbers, as text such as '<f4'."""
+
+    text: str
+
+    def with_state(self, state: Any) -> _NumberType:
+        _, order, *described = state[:5]
+        if order not in ("<", ">", "|", "=") or any(part is not None for part in described):
+            _refuse("an array that is not of plain numbers")
+        return _NumberType(("" if order == "=" else order) + self.text)
+
+    def array(self, data: Any, shape: Any, order: str) -> Any:
+        import numpy
+
+        if type(data) not in (bytes, bytearray) or type(shape) is not tuple:
+            _refuse("an array without bytes or without a shape")
+        if not all(type(side) is int and side >= 0 for side in shape):
+            _refuse(f"an array of shape {_shown(shape)}")
+        dtype = numpy.dtype(self.text)
+        if math.prod(shape) * dtype.itemsize != len(data):
+            _refuse("an array whose bytes do not fill its shape")
+        return numpy.frombuffer(data, dtype).reshape(shape, order=order).copy(order=order)  # type: ignore[call-overload]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _EmptyArray:
+    """An array that is named but not yet filled."""
+
+    def with_state(self, state: Any) -> Any:
+        _, shape, number_type, column_order, data = state
+        return _number_type(number_type).array(data, shape, "F" if column_order is True else "C")
+
+
+def _number_type(value: object) -> _NumberType:
+    if not isinstance(value, _NumberType):
+        _refuse("an array without a number type")
+    return value
+
+
+def _make_number_type(text: Any, *_: object) -> _NumberType:
+    if type(text) is not str or not re.fullmatch(r"[biufc]\d{1,2}", text):
+        _refuse(f"an array of type {_shown(text)}, not of plain numbers,")
+    return _NumberType(text)
+
+
+def _make_empty_array(kind: Any, *_: object) -> _EmptyArray:
+    if kind != _Name("numpy", "ndarray"):
+        _refuse("an array that is not a numpy.ndarray")
+    return _EmptyArray()
+
+
+def _make_array(data: Any, number_type: Any, shape: Any, order: Any) -> Any:
+    return _number_type(number_type).array(data, shape, "F" if order == "F" else "C")
+
+
+def _make_scalar(number_type: Any, data: Any) -> Any:
+    return _number_type(number_type).array(data, (), "C")[()]
+
+
+def _make_set(items: Any) -> set[Any]:
+    if type(items) is not list:
+        _refuse("a set that is not made of a list")
+    return {_checked_key(item) for item in items}
+
+
+def _make_complex(real: Any, imaginary: Any) -> complex:
+    if type(real) is not float or type(imaginary) is not float:
+        _refuse("a complex number that is not made of two floats")
+    return complex(real, imaginary)
+
+
+def _make_bytes_of_text(text: Any, encoding: Any = None) -> bytes:
+    """Bytes as the oldest protocols write them: a text, one character for each byte."""
+    if type(text) is not str or encoding not in ("latin1", "latin-1"):
+        _refuse("bytes written in an unusual way")
+    return text.encode("latin-1")
+
+
+def _make_bytearray(*arguments: Any) -> bytearray:
+    if len(arguments) > 1 or any(type(data) is not bytes for data in arguments):
+        _refuse("a bytearray that is not made of bytes")
+    return bytearray(*arguments)
+
+
+_MAKERS: dict[_Name, Callable[..., Any]] = {
+    _Name("_codecs", "encode"): _make_bytes_of_text,
+    _Name("numpy", "dtype"): _make_number_type,
+}
+for _module in ("builtins", "__builtin__"):
+    _MAKERS[_Name(_module, "set")] = _make_set
+    _MAKERS[_Name(_module, "frozenset")] = lambda items: frozenset(_make_set(items))
+    _MAKERS[_Name(_module, "complex")] = _make_complex
+    _MAKERS[_Name(_module, "bytes")] = lambda: b""
+    _MAKERS[_Name(_module, "bytearray")] = _make_bytearray
+for _module in ("numpy.core", "numpy._core"):
+    _MAKERS[_Name(f"{_module}.multiarray", "_reconstruct")] = _make_empty_array
+    _MAKERS[_Name(f"{_module}.multiarray", "scalar")] = _make_scalar
+    _MAKERS[_Name(f"{_module}.numeric", "_frombuffer")] = _make_array
+_KNOWN_NAMES = {*_MAKERS, _Name("numpy", "ndarray")}
+
+
+def _checked_key(key: Any) -> Any:
+    """A dictionary key or set item: only what is hashed quickly and safely."""
+    parts = key if type(key) is tuple else (key,)
+    if not all(type(part) in _PLAIN_SCALARS for part in parts):
+        _refuse("a key or set item that is neither text nor a number")
+    return key
+
+
+class _PickleReader:
+    """The stack machine: ``run`` executes the admitted instructions of one pickle."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.copied_bytes = 0
+
+    def run(self, data: bytes) -> Any:
+        for steps, (instruction, argument, _) in enumerate(pickletools.genops(data)):
+            if steps > MAX_PICKLE_STEPS:
+                _refuse(f"more than {MAX_PICKLE_STEPS} instructions")
+            if instruction.name == "STOP":
+                break
+            if instruction.name in _PUSHES:
+                self.stack.append(argument)
+                continue
+            if instruction.name not in _INSTRUCTIONS:
+                _refuse(f"the instruction {instruction.name}")
+            _INSTRUCTIONS[instruction.name](self, argument)
+        if len(self.stack) != 1 or self.marks:
+            raise ValueError("it ends in the middle")
+        return self.stack.pop()
+
+    def since_mark(self) -> list[Any]:
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def pop(self) -> Any:
+        if self.marks and len(self.stack) <= self.marks[-1]:
+            raise ValueError("it takes a value that is not there")
+        return self.stack.pop()
+
+    def top(self, kind: type) -> Any:
+        if type(self.stack[-1]) is not kind:
+            _refuse(f"items that are put into a {type(self.stack[-1]).__name__}")
+        return self.stack[-1]
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self.top(dict)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[_checked_key(key)] = value
+
+    def push_pairs(self) -> None:
+        items = self.since_mark()
+        self.stack.append({})
+        self.set_items(items)
+
+    def memoize(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def push_name(self, module: Any, name: Any) -> None:
+        if type(module) is not str or type(name) is not str:
+            _refuse("a name that is not text")
+        if _Name(module, name) not in _KNOWN_NAMES:
+            _refuse(f"a call to {_shown(module + '.' + name)}")
+        self.stack.append(_Name(module, name))
+
+    def push_stack_name(self) -> None:
+        name, module = self.pop(), self.pop()
+        self.push_name(module, name)
+
+    def make(self) -> None:
+        arguments, name = self.pop(), self.pop()
+        if type(name) is not _Name or name not in _MAKERS or type(arguments) is not tuple:
+            _refuse("a call of something that is not data")
+        self.charge(arguments)
+        self.stack.append(_MAKERS[name](*arguments))
+
+    def fill(self) -> None:
+        state, target = self.pop(), self.pop()
+        if type(target) not in (_NumberType, _EmptyArray) or type(state) is not tuple:
+            _refuse("an object with a state of its own")
+        self.charge(state)
+        filled = target.with_state(state)
+        self.memo = {k: filled if v is target else v for k, v in self.memo.items()}
+        self.stack.append(filled)
+
+    def charge(self, arguments: tuple[Any, ...]) -> None:
+        """Bound what copying the same data again and again can cost."""
+        sized = (str, bytes, bytearray, list)
+        self.copied_bytes += sum(len(part) for part in arguments if type(part) in sized)
+        if self.copied_bytes > MAX_PICKLE_BYTES:
+            _refuse(f"more than {MAX_PICKLE_BYTES} bytes of copies")
+
+
+_PUSHES = frozenset(
+    "INT LONG LONG1 LONG4 BININT BININT1 BININT2 FLOAT BINFLOAT UNICODE SHORT_BINUNICODE "
+    "BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8".split()
+)
+_INSTRUCTIONS: dict[str, Callable[[_PickleReader, Any], Any]] = {
+    "PROTO": lambda reader, _: None,
+    "FRAME": lambda reader, _: None,
+    "NONE": lambda reader, _: reader.stack.append(None),
+    "NEWTRUE": lambda reader, _: reader.stack.append(True),
+    "NEWFALSE": lambda reader, _: reader.stack.append(False),
+    "EMPTY_LIST": lambda reader, _: reader.stack.append([]),
+    "EMPTY_TUPLE": lambda reader, _: reader.stack.append(()),
+    "EMPTY_DICT": lambda reader, _: reader.stack.append({}),
+    "EMPTY_SET": lambda reader, _: reader.stack.append(set()),
+    "MARK": lambda reader, _: reader.marks.append(len(reader.stack)),
+    "LIST": lambda reader, _: reader.stack.append(reader.since_mark()),
+    "TUPLE": lambda reader, _: reader.stack.append(tuple(reader.since_mark())),
+    "TUPLE1": lambda reader, _: reader.stack.append((reader.pop(),)),
+    "TUPLE2": lambda reader, _: reader.stack.append((reader.pop(), reader.pop())[::-1]),
+    "TUPLE3": lambda reader, _: reader.stack.append(
+        (reader.pop(), reader.pop(), reader.pop())[::-1]
+    ),
+    "DICT": lambda reader, _: reader.push_pairs(),
+    "FROZENSET": lambda reader, _: reader.stack.append(frozenset(_make_set(reader.since_mark()))),
+    "APPEND": lambda reader, _: (lambda item: reader.top(list).append(item))(reader.pop()),
+    "APPENDS": lambda reader, _: (lambda items: reader.top(list).extend(items))(
+        reader.since_mark()
+    ),
+    "SETITEM": lambda reader, _: reader.set_items([reader.pop(), reader.pop()][::-1]),
+    "SETITEMS": lambda reader, _: reader.set_items(reader.since_mark()),
+    "ADDITEMS": lambda reader, _: (lambda items: reader.top(set).update(items))(
+        _make_set(reader.since_mark())
+    ),
+    "PUT": lambda reader, index: reader.memoize(index),
+    "BINPUT": lambda reader, index: reader.memoize(index),
+    "LONG_BINPUT": lambda reader, index: reader.memoize(index),
+    "MEMOIZE": lambda reader, _: reader.memoize(len(reader.memo)),
+    "GET": lambda reader, index: reader.stack.append(reader.memo[index]),
+    "BINGET": lambda reader, index: reader.stack.append(reader.memo[index]),
+    "LONG_BINGET": lambda reader, index: reader.stack.append(reader.memo[index]),
+    "GLOBAL": lambda reader, text: reader.push_name(*text.split(" ", 1)),
+    "STACK_GLOBAL": lambda reader, _: reader.push_stack_name(),
+    "REDUCE": lambda reader, _: reader.make(),
+    "BUILD": lambda reader, _: reader.fill(),
+}
