@@ -1,0 +1,375 @@
+"""Images as the models want them: float32 (n, height, width, channels) in [-1, 1].
+
+The default is scikit-learn's 1,797 handwritten digits of 8x8 pixels, which need no download and
+are split into a training part and a held-out part once and for all. MNIST, Fashion-MNIST and
+CIFAR-10 come through Keras; a folder of pictures or an ``.npz`` file works just as well.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
+
+DATA_SET_NAMES = ("digits", "mnist", "fashion_mnist", "cifar10")
+SPLIT_NAMES = ("train", "test")
+PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+DIGITS_TRAINING_COUNT = 1500
+COMPANION_INDEX = 1354  # a three that everyone reads as a three
+NO_LABEL = -1
+
+Images: TypeAlias = NDArray[np.float32]
+Labels: TypeAlias = NDArray[np.int32]
+
+# Where Keras looks for a data set before it downloads, inside its own folder.
+_KERAS_FILES = {
+    "mnist": "datasets/mnist.npz",
+    "fashion_mnist": "datasets/fashion-mnist/ (four .gz files)",
+    "cifar10": "datasets/cifar-10-batches-py-target.tar.gz",
+}
+
+
+def load_images(
+    name: str | os.PathLike[str] = "digits", image_size: int | None = None, split: str = "train"
+) -> tuple[Images, Labels]:
+    """Load a data set by name, or your own pictures by path.
+
+    ``name`` is "digits" (8x8, grey, in scikit-learn), "mnist", "fashion_mnist" (28x28, grey) or
+    "cifar10" (32x32, colour), the path of a folder of pictures, or the path of an ``.npz`` file.
+
+    A folder's pictures are read in the order of their names. Those in its subfolders are labelled
+    0, 1, ... by the sorted names of the subfolders, those directly in it with -1. A folder has a
+    "train" split only. An ``.npz`` holds ``images`` (and ``labels``), all of it "train", or
+    ``x_train``, ``x_test`` (and ``y_train``, ``y_test``), as uint8, or as floats in [-1, 1].
+
+    ``image_size`` cuts each image to its central square and resizes it to that side, antialiased.
+
+    Returns images, float32 (n, height, width, channels) in [-1, 1], and labels, int32 (n,), -1
+    where there are none. Raises ValueError, TypeError, FileNotFoundError or (without a network)
+    ConnectionError, each naming the problem and the remedy.
+    """
+    _check_options(image_size, split)
+    if name == "digits":
+        images, labels = _load_digits(split)
+    elif name in DATA_SET_NAMES:
+        images, labels = _load_with_keras(str(name), split)
+    else:
+        path = _existing_path(name)
+        if path.is_dir():
+            return _load_folder(path, image_size, split)
+        images, labels = _load_npz(path, split)
+    return (images if image_size is None else _resized(images, image_size)), labels
+
+
+def companion_digit() -> tuple[Images, int]:
+    """The one handwritten digit that goes through the whole course: a three.
+
+    Returns the image, float32 (8, 8, 1) in [-1, 1], and its label, 3. It is number
+    ``COMPANION_INDEX`` of the training digits.
+    """
+    images, labels = _load_digits("train")
+    return images[COMPANION_INDEX], int(labels[COMPANION_INDEX])
+
+
+def from_uint8(pixels: ArrayLike) -> Images:
+    """Map pixels 0 ... 255 to [-1, 1], as float32: x = pixel / 127.5 - 1. Any shape.
+
+    Raises TypeError if the pixels are not uint8, as other types do not say what their range is.
+    """
+    pixels = np.asarray(pixels)
+    if pixels.dtype != np.uint8:
+        raise TypeError(
+            f"from_uint8 takes pixels of type uint8, but got {pixels.dtype}. "
+            "If the values are whole numbers from 0 to 255, convert with .astype('uint8')."
+        )
+    images = pixels.astype(np.float32)
+    images /= 127.5
+    images -= 1.0
+    return images
+
+
+def to_uint8(images: ArrayLike) -> NDArray[np.uint8]:
+    """Map [-1, 1] to pixels 0 ... 255, rounded to the nearest and clipped. Any shape.
+
+    Rounding undoes ``from_uint8`` exactly; truncating would lose one level for about half of all
+    pixels. Raises ValueError for NaN, which has no colour.
+    """
+    values = np.asarray(images, dtype=np.float32)
+    if np.isnan(values).any():
+        raise ValueError(
+            f"{int(np.isnan(values).sum())} of {values.size} values are NaN and have no colour. "
+            "Look for the step that made them, for example with np.isnan(images).any()."
+        )
+    return np.rint((np.clip(values, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
+
+
+def check_image_range(images: ArrayLike) -> None:
+    """Raise ValueError unless the images fill [-1, 1] as the diffusion model expects. Any shape.
+
+    The noise has variance 1, and every formula counts on images of about that size around 0.
+    Refused are values that are not finite or lie outside [-1, 1], and images that vary without
+    ever falling below 0: these look like [0, 1]. The message says which range it looks like, and
+    how to convert.
+    """
+    values = np.asarray(images)
+    if values.size == 0:
+        raise ValueError("There are no images: the array is empty. Check how it was selected.")
+    low, high = float(values.min()), float(values.max())
+    found = f"The images run from {low:.4g} to {high:.4g}, but must lie in [-1, 1]"
+    if not np.isfinite([low, high]).all():
+        raise ValueError(f"{found}. Remove what is not finite (NaN or infinity).")
+    if low >= 0 and 1.5 < high <= 255:
+        raise ValueError(f"{found}. It looks like [0, 255]: convert with images / 127.5 - 1.")
+    if low >= 0 and high <= 1 and low < high:
+        raise ValueError(f"{found}. It looks like [0, 1]: convert with images * 2 - 1.")
+    if low < -1.0001 or high > 1.0001:
+        raise ValueError(
+            f"{found}. Clip what a sampler overshot with images.clip(-1, 1), or scale the data."
+        )
+
+
+# ---------------------------------------------------------------------------------------------
+# Checks
+# ---------------------------------------------------------------------------------------------
+
+
+def _check_options(image_size: object, split: object) -> None:
+    if split not in SPLIT_NAMES:
+        raise ValueError(f"split={split!r}: must be one of {', '.join(map(repr, SPLIT_NAMES))}.")
+    if image_size is None:
+        return
+    if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)):
+        raise TypeError(
+            f"image_size={image_size!r}: must be an int or None. Give a side in pixels."
+        )
+    if not 1 <= image_size <= 4096:
+        raise ValueError(f"image_size={image_size}: must be from 1 to 4096 pixels. Use e.g. 32.")
+
+
+def _existing_path(name: str | os.PathLike[str]) -> Path:
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    known = ", ".join(map(repr, DATA_SET_NAMES))
+    if isinstance(name, str) and path.name == name and not path.suffix:
+        near = difflib.get_close_matches(name.lower(), DATA_SET_NAMES, n=1)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"name={name!r} is neither a data set nor a file or folder here.{guess} "
+            f"The data sets are {known}; or give the path of a folder or an .npz file."
+        )
+    raise FileNotFoundError(
+        f"There is no file or folder {path}. Check the path and the current folder ({Path.cwd()}), "
+        f"or use one of {known}."
+    )
+
+
+def _checked_arrays(source: str, images: Any, labels: Any) -> tuple[Images, Labels]:
+    """Images of any accepted type and shape as float32 (n, h, w, c), with their labels."""
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4 or 0 in images.shape or images.shape[-1] > 4:
+        hint = ""
+        if images.ndim == 4 and images.shape[1] <= 4:
+            hint = " The channels seem to come first: move them with np.moveaxis(images, 1, -1)."
+        raise ValueError(
+            f"{source} has images of shape {images.shape}, but they must be (n, height, width) or "
+            f"(n, height, width, channels) with at least one image and 1 to 4 channels.{hint}"
+        )
+    if images.dtype == np.uint8:
+        images = from_uint8(images)
+    elif images.dtype.kind == "f":
+        check_image_range(images)
+        images = images.astype(np.float32).clip(-1, 1)
+    else:
+        raise TypeError(
+            f"{source} has images of type {images.dtype}, but they must be uint8, or floats in "
+            "[-1, 1]. Convert them before saving."
+        )
+    return images, _checked_labels(source, labels, len(images))
+
+
+def _checked_labels(source: str, labels: Any, count: int) -> Labels:
+    if labels is None:
+        return np.full(count, NO_LABEL, dtype=np.int32)
+    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{source} has labels of shape {labels.shape} and type {labels.dtype}, but they must "
+            f"be whole numbers, one for each of the {count} images. Convert or leave them out."
+        )
+    return labels.reshape(count).astype(np.int32)
+
+
+# ---------------------------------------------------------------------------------------------
+# The sources
+# ---------------------------------------------------------------------------------------------
+
+
+def _load_digits(split: str) -> tuple[Images, Labels]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    part = slice(None, DIGITS_TRAINING_COUNT)
+    if split == "test":
+        part = slice(DIGITS_TRAINING_COUNT, None)
+    images = digits.images[order[part], :, :, np.newaxis] / 8.0 - 1.0  # from 0 ... 16
+    return images.astype(np.float32), digits.target[order[part]].astype(np.int32)
+
+
+def _load_with_keras(name: str, split: str) -> tuple[Images, Labels]:
+    import keras
+
+    try:
+        parts = getattr(keras.datasets, name).load_data()
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+        raise ConnectionError(
+            f"{name!r} could not be loaded through Keras ({error}). Connect to the network and try "
+            f"again; or put the file where Keras looks first, {home / _KERAS_FILES[name]}; or use "
+            'load_images("digits"), which needs no network, or the path of a folder or .npz.'
+        ) from error
+    images, labels = parts[SPLIT_NAMES.index(split)]
+    return _checked_arrays(name, images, labels)
+
+
+def _load_npz(path: Path, split: str) -> tuple[Images, Labels]:
+    if path.suffix.lower() != ".npz":
+        raise ValueError(
+            f"{path} is neither a folder nor an .npz file. Put pictures into a folder and give "
+            "the folder, or save arrays with np.savez(file, images=..., labels=...)."
+        )
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array, not an .npz")
+            image_key, label_key = _npz_keys(path, arrays.files, split)
+            images = arrays[image_key]
+            labels = arrays[label_key] if label_key in arrays.files else None
+    except _KeyProblem:
+        raise
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        MemoryError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        TypeError,
+    ) as error:
+        raise ValueError(
+            f"{path} cannot be read as an .npz of plain arrays ({error}). "
+            "Get it again, or write it anew with np.savez(file, images=..., labels=...)."
+        ) from error
+    return _checked_arrays(str(path), images, labels)
+
+
+class _KeyProblem(ValueError):
+    """An .npz that can be read but holds other arrays than expected."""
+
+
+def _npz_keys(path: Path, keys: list[str], split: str) -> tuple[str, str]:
+    if f"x_{split}" in keys:
+        return f"x_{split}", f"y_{split}"
+    if "images" in keys and split == "train":
+        return "images", "labels"
+    raise _KeyProblem(
+        f"{path} has no images for split={split!r}: it holds {', '.join(keys) or 'nothing'}. "
+        "Name the arrays images and labels (these are the 'train' split), or x_train, y_train, "
+        "x_test and y_test."
+    )
+
+
+def _load_folder(folder: Path, image_size: int | None, split: str) -> tuple[Images, Labels]:
+    if split != "train":
+        raise ValueError(
+            f"split={split!r}: all pictures of a folder are the 'train' split. "
+            "Put the held-out pictures into a folder of their own and give that."
+        )
+    files, labels = _pictures(folder)
+    arrays: list[NDArray[np.uint8]] = []
+    for file in files:
+        arrays.append(_read_picture(file, image_size))
+        if arrays[-1].shape != arrays[0].shape:
+            raise ValueError(
+                f"{file} is {arrays[-1].shape} (height, width, channels), but {files[0]} is "
+                f"{arrays[0].shape}. Pass image_size=... to bring all to one size; convert "
+                "pictures yourself so that all are grey or all are coloured."
+            )
+    return from_uint8(np.stack(arrays)), np.array(labels, dtype=np.int32)
+
+
+def _pictures(folder: Path) -> tuple[list[Path], list[int]]:
+    """The pictures in a folder and its subfolders, and the label of each."""
+    subfolders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = [
+        (file, label)
+        for label, place in enumerate([folder, *subfolders], start=NO_LABEL)
+        for file in sorted(place.iterdir())
+        if file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith(".")
+    ]
+    if not found:
+        raise ValueError(
+            f"There are no pictures in the folder {folder} or its subfolders. "
+            f"Put files there that end in {', '.join(PICTURE_SUFFIXES)}."
+        )
+    return [file for file, _ in found], [label for _, label in found]
+
+
+def _read_picture(file: Path, image_size: int | None) -> NDArray[np.uint8]:
+    """One picture as uint8 (height, width, channels), with 1 or 3 channels."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as opened:
+            picture = _flattened(ImageOps.exif_transpose(opened))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{file} cannot be read as a picture ({error}). Remove it or save it again as PNG."
+        ) from error
+    if image_size is not None:
+        picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+
+
+def _flattened(picture: PillowImage.Image) -> PillowImage.Image:
+    """The picture in grey (mode L) or colour (mode RGB); what is transparent becomes white."""
+    from PIL import Image
+
+    if picture.mode in ("1", "L", "RGB") and "transparency" not in picture.info:
+        return picture.convert("L" if picture.mode == "1" else picture.mode)
+    if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA", "P", "L", "RGB", "1"):
+        coloured = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        grey = picture.mode in ("1", "L", "LA", "La")
+        return Image.alpha_composite(white, coloured).convert("L" if grey else "RGB")
+    if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
+        return picture.convert("RGB")
+    raise ValueError(f"its mode {picture.mode} has more than 8 bits a channel")
+
+
+def _resized(images: Images, image_size: int) -> Images:
+    """Each image's central square, resized to a side of ``image_size``, antialiased."""
+    from PIL import Image, ImageOps
+
+    count, _, _, channels = images.shape
+    result = np.empty((count, image_size, image_size, channels), dtype=np.float32)
+    for i, image in enumerate(images):
+        for c in range(channels):
+            plane = Image.fromarray(np.ascontiguousarray(image[..., c]))
+            result[i, :, :, c] = ImageOps.fit(
+                plane, (image_size, image_size), Image.Resampling.BILINEAR
+            )
+    return result.clip(-1.0, 1.0, out=result)
