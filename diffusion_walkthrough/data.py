@@ -34,7 +34,7 @@ Labels: TypeAlias = NDArray[np.int32]
 _KERAS_FILES = {
     "mnist": "datasets/mnist.npz",
     "fashion_mnist": "datasets/fashion-mnist/ (four .gz files)",
-    "cifar10": "datasets/cifar-10-batches-py-target.tar.gz",
+    "cifar10": "datasets/cifar-10-batches-py-target_archive (the .tar.gz)",
 }
 
 
