@@ -26,14 +26,17 @@ pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
 uv_lock=$(mktemp)
 trap 'rm -f "$uv_lock"' EXIT
 awk '/^[^ #]/ { wanted = /^uv==/ } wanted' requirements.lock >"$uv_lock"
+export VIRTUAL_ENV=$PWD/$venv
+uv=("$venv/bin/uv" pip install --quiet)
 if "${pip[@]}" --require-hashes -r "$uv_lock" &&
-    VIRTUAL_ENV=$PWD/$venv "$venv/bin/uv" pip install --quiet --require-hashes --compile-bytecode -r requirements.lock; then
+    "${uv[@]}" --require-hashes --compile-bytecode -r requirements.lock &&
+    "${uv[@]}" --no-deps --no-build-isolation --editable .; then
     :
 else
     echo "uv could not install the lock; trying the same lock with pip, which takes longer ..." >&2
     "${pip[@]}" --require-hashes -r requirements.lock
+    "${pip[@]}" --no-deps --no-build-isolation --editable .
 fi
-"${pip[@]}" --no-deps --no-build-isolation --editable .
 if [ -n "$group" ]; then
     echo "Adding the group '$group' ..."
     "${pip[@]}" --group "$group"
