@@ -369,7 +369,6 @@ def _resized(images: Images, image_size: int) -> Images:
     for i, image in enumerate(images):
         for c in range(channels):
             plane = Image.fromarray(np.ascontiguousarray(image[..., c]))
-            result[i, :, :, c] = ImageOps.fit(
-                plane, (image_size, image_size), Image.Resampling.BILINEAR
-            )
+            fitted = ImageOps.fit(plane, (image_size, image_size), Image.Resampling.BILINEAR)
+            result[i, :, :, c] = np.asarray(fitted)
     return result.clip(-1.0, 1.0, out=result)

@@ -176,7 +176,7 @@ def _checked_alpha_bar(alpha_bar: ArrayLike) -> FloatArray:
     array = np.asarray(alpha_bar, dtype=np.float64)
     if not ((array >= 0) & (array <= 1)).all():
         raise ValueError(
-            f"alpha_bar={alpha_bar}: must lie from 0 (only noise) to 1 (no noise). "
+            f"alpha_bar={array}: must lie from 0 (only noise) to 1 (no noise). "
             "Take it from a schedule's alphas_cumprod."
         )
     return array

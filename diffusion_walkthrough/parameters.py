@@ -15,12 +15,13 @@ import math
 import numbers
 import os
 import pickle
-import pickletools
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, NoReturn, TypeVar
+
+from diffusion_walkthrough.safe_pickle import UnsafePickleError as UnsafePickleError
+from diffusion_walkthrough.safe_pickle import safe_pickle_load as safe_pickle_load
 
 SCHEDULE_NAMES = ("linear", "cosine")
 PREDICTION_NAMES = ("noise",)
@@ -28,8 +29,7 @@ VARIANCE_NAMES = ("fixed_small", "fixed_large")
 
 FILE_FORMAT = "diffusion_walkthrough.parameters"
 FILE_VERSION = 1
-MAX_JSON_BYTES = 1 * 1024 * 1024
-MAX_PICKLE_BYTES = 64 * 1024 * 1024
+MAX_JSON_BYTES = 1024 * 1024
 
 # ---------------------------------------------------------------------------------------------
 # Checks: each returns the value in one normal form, or raises naming value, rule and remedy.
@@ -46,16 +46,16 @@ def _shown(value: object) -> str:
 
 
 def _message(name: str, value: object, rule: str, remedy: str) -> str:
-    return f"{name}={_shown(value)}: {rule}. {remedy}."
+    end = "" if remedy.endswith("?") else "."
+    return f"{name}={_shown(value)}: {rule}. {remedy}{end}"
 
 
 def _integer(name: str, value: object, minimum: int) -> int:
     rule = f"{name} must be a whole number of at least {minimum}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        whole = isinstance(value, float) and value.is_integer()
-        remedy = (
-            f"Write {name}={int(value)}" if whole else f"Give an int, such as {max(minimum, 1)}"
-        )  # type: ignore[call-overload]
+        remedy = f"Give an int, such as {max(minimum, 1)}"
+        if isinstance(value, float) and value.is_integer():
+            remedy = f"Write {name}={int(value)}"
         raise TypeError(_message(name, value, rule, remedy))
     if value < minimum:
         raise ValueError(_message(name, value, rule, f"Use {max(minimum, 1)} or more"))
@@ -90,7 +90,7 @@ def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     if value not in choices:
         near = difflib.get_close_matches(value, choices, n=1)
         remedy = f"Did you mean {near[0]!r}?" if near else f"Choose for example {choices[0]!r}"
-        raise ValueError(_message(name, value, rule, remedy).replace("?.", "?"))
+        raise ValueError(_message(name, value, rule, remedy))
     return str(value)
 
 
@@ -201,7 +201,7 @@ class ScheduleParameters(_Parameters):
         rule = "above 0 and below 1"
         self._normalise(
             name=_choice("name", self.name, SCHEDULE_NAMES),
-            timesteps=_integer("timesteps", self.timesteps, minimum=2),
+            timesteps=_integer("timesteps", self.timesteps, minimum=1),
             beta_start=_real("beta_start", self.beta_start, rule, lambda v: 0 < v < 1),
             beta_end=_real("beta_end", self.beta_end, rule, lambda v: 0 < v < 1),
             scaled=_flag("scaled", self.scaled),
@@ -209,19 +209,6 @@ class ScheduleParameters(_Parameters):
         if self.beta_end < self.beta_start:
             rule = f"beta_end must not be below beta_start={self.beta_start}, as noise grows"
             raise ValueError(_message("beta_end", self.beta_end, rule, "Exchange the two"))
-        if self.name == "linear" and self.scaled:
-            self._check_scaled_end()
-
-    def _check_scaled_end(self) -> None:
-        scaled_end = self.beta_end * 1000 / self.timesteps
-        if scaled_end >= 1:
-            rule = (
-                f"scaled by 1000/timesteps, beta_end={self.beta_end} becomes {scaled_end:.4g}, "
-                "and β must stay below 1"
-            )
-            fewest = math.floor(self.beta_end * 1000) + 1
-            remedy = f"Use at least {fewest} timesteps, name='cosine', or scaled=False"
-            raise ValueError(_message("timesteps", self.timesteps, rule, remedy))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -535,7 +522,7 @@ def _codec(path: Path) -> tuple[Callable[[object], bytes], Callable[[BinaryIO], 
     if suffix == ".json":
         return _encode_json, _decode_json
     if suffix in (".pkl", ".pickle"):
-        return lambda value: pickle.dumps(value, protocol=4), safe_pickle_load
+        return _encode_pickle, safe_pickle_load
     rule = "the suffix decides the format and must be .json, .pkl or .pickle"
     raise ValueError(_message("path", str(path), rule, f"Use {path.stem or 'parameters'}.json"))
 
@@ -564,6 +551,10 @@ def _from_envelope(content: object) -> DiffusionParameters:
 
 def _encode_json(value: object) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode("utf-8")
+
+
+def _encode_pickle(value: object) -> bytes:
+    return pickle.dumps(value, protocol=4)
 
 
 def _decode_json(file: BinaryIO) -> object:
@@ -595,332 +586,3 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
             raise ValueError(f"the key {_shown(key)} stands in it twice. Remove one of the two.")
         result[key] = value
     return result
-
-
-# ---------------------------------------------------------------------------------------------
-# Pickles, read without trust
-# ---------------------------------------------------------------------------------------------
-# A pickle is a little program for a stack machine. Python's own reader lets that program call any
-# function by name. The reader below runs the same program with the few instructions that plain
-# data needs; a name in the file is only looked up in the table _MAKERS and never imported.
-
-MAX_PICKLE_STEPS = 1_000_000
-MAX_PICKLE_DEPTH = 50
-
-
-class UnsafePickleError(ValueError):
-    """A pickle that is damaged, too large, or holds anything but plain data and arrays."""
-
-
-def safe_pickle_load(file: BinaryIO) -> Any:
-    """The plain data in a pickle file, read without calling anything the file names.
-
-    ``file`` is open for reading bytes and holds one pickle of any protocol. Admitted are dict,
-    list, tuple, set, frozenset, str, bytes, bytearray, numbers, bool, None, and NumPy arrays and
-    scalars of numbers (NumPy is imported only when one is met). Bounds: 64 MiB of file and as
-    much of copied data, a million instructions, 50 levels of nesting.
-
-    Raises ``UnsafePickleError`` for everything else, TypeError if ``file`` does not give bytes.
-    """
-    if not hasattr(file, "read"):
-        raise TypeError(f"file={_shown(file)}: must be an open file. Use open(path, 'rb').")
-    data = file.read(MAX_PICKLE_BYTES + 1)
-    if not isinstance(data, bytes):
-        raise TypeError(f"file={_shown(file)}: must give bytes. Open it with mode 'rb'.")
-    if len(data) > MAX_PICKLE_BYTES:
-        raise UnsafePickleError(f"the pickle is larger than {MAX_PICKLE_BYTES} bytes.")
-    try:
-        value = _PickleReader().run(data)
-        _check_plain(value, [0], depth=0)
-    except UnsafePickleError:
-        raise
-    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
-        raise UnsafePickleError(
-            f"the pickle is damaged or no pickle at all ({type(error).__name__}: {error}). "
-            "Get the file again from where it was made."
-        ) from error
-    return value
-
-
-def _refuse(what: str) -> NoReturn:
-    raise UnsafePickleError(
-        f"the pickle holds {what}; only plain data and NumPy arrays of numbers are admitted. "
-        "Do not open it with pickle.load unless you trust where it came from."
-    )
-
-
-_PLAIN_SCALARS = (type(None), bool, int, float, complex, str, bytes)
-
-
-def _check_plain(value: object, counter: list[int], depth: int) -> None:
-    """Refuse what is not plain, nested too deeply (or in a circle), or repeated without end."""
-    counter[0] += 1
-    if depth > MAX_PICKLE_DEPTH or counter[0] > MAX_PICKLE_STEPS:
-        _refuse(f"more than {MAX_PICKLE_DEPTH} levels or {MAX_PICKLE_STEPS} items")
-    kind = type(value)
-    if kind in (list, tuple, set, frozenset):
-        for item in value:  # type: ignore[attr-defined]
-            _check_plain(item, counter, depth + 1)
-    elif kind is dict:
-        for item in value.values():  # type: ignore[attr-defined]
-            _check_plain(item, counter, depth + 1)
-    elif kind not in _PLAIN_SCALARS and kind is not bytearray and not _is_number_array(value):
-        _refuse(f"a {kind.__name__.lstrip('_')} where data belongs")
-
-
-def _is_number_array(value: object) -> bool:
-    return type(value).__module__ == "numpy" and getattr(value, "dtype", None) is not None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Name:
-    """A function or class that the file names: a text, nothing more."""
-
-    module: str
-    name: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _NumberType:
-    """A NumPy dtype of plain numbers, as text such as '<f4'."""
-
-    text: str
-
-    def with_state(self, state: Any) -> _NumberType:
-        _, order, *described = state[:5]
-        if order not in ("<", ">", "|", "=") or any(part is not None for part in described):
-            _refuse("an array that is not of plain numbers")
-        return _NumberType(("" if order == "=" else order) + self.text)
-
-    def array(self, data: Any, shape: Any, order: str) -> Any:
-        import numpy
-
-        if type(data) not in (bytes, bytearray) or type(shape) is not tuple:
-            _refuse("an array without bytes or without a shape")
-        if not all(type(side) is int and side >= 0 for side in shape):
-            _refuse(f"an array of shape {_shown(shape)}")
-        dtype = numpy.dtype(self.text)
-        if math.prod(shape) * dtype.itemsize != len(data):
-            _refuse("an array whose bytes do not fill its shape")
-        return numpy.frombuffer(data, dtype).reshape(shape, order=order).copy(order=order)  # type: ignore[call-overload]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _EmptyArray:
-    """An array that is named but not yet filled."""
-
-    def with_state(self, state: Any) -> Any:
-        _, shape, number_type, column_order, data = state
-        return _number_type(number_type).array(data, shape, "F" if column_order is True else "C")
-
-
-def _number_type(value: object) -> _NumberType:
-    if not isinstance(value, _NumberType):
-        _refuse("an array without a number type")
-    return value
-
-
-def _make_number_type(text: Any, *_: object) -> _NumberType:
-    if type(text) is not str or not re.fullmatch(r"[biufc]\d{1,2}", text):
-        _refuse(f"an array of type {_shown(text)}, not of plain numbers,")
-    return _NumberType(text)
-
-
-def _make_empty_array(kind: Any, *_: object) -> _EmptyArray:
-    if kind != _Name("numpy", "ndarray"):
-        _refuse("an array that is not a numpy.ndarray")
-    return _EmptyArray()
-
-
-def _make_array(data: Any, number_type: Any, shape: Any, order: Any) -> Any:
-    return _number_type(number_type).array(data, shape, "F" if order == "F" else "C")
-
-
-def _make_scalar(number_type: Any, data: Any) -> Any:
-    return _number_type(number_type).array(data, (), "C")[()]
-
-
-def _make_set(items: Any) -> set[Any]:
-    if type(items) is not list:
-        _refuse("a set that is not made of a list")
-    return {_checked_key(item) for item in items}
-
-
-def _make_complex(real: Any, imaginary: Any) -> complex:
-    if type(real) is not float or type(imaginary) is not float:
-        _refuse("a complex number that is not made of two floats")
-    return complex(real, imaginary)
-
-
-def _make_bytes_of_text(text: Any, encoding: Any = None) -> bytes:
-    """Bytes as the oldest protocols write them: a text, one character for each byte."""
-    if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        _refuse("bytes written in an unusual way")
-    return text.encode("latin-1")
-
-
-def _make_bytearray(*arguments: Any) -> bytearray:
-    if len(arguments) > 1 or any(type(data) is not bytes for data in arguments):
-        _refuse("a bytearray that is not made of bytes")
-    return bytearray(*arguments)
-
-
-_MAKERS: dict[_Name, Callable[..., Any]] = {
-    _Name("_codecs", "encode"): _make_bytes_of_text,
-    _Name("numpy", "dtype"): _make_number_type,
-}
-for _module in ("builtins", "__builtin__"):
-    _MAKERS[_Name(_module, "set")] = _make_set
-    _MAKERS[_Name(_module, "frozenset")] = lambda items: frozenset(_make_set(items))
-    _MAKERS[_Name(_module, "complex")] = _make_complex
-    _MAKERS[_Name(_module, "bytes")] = lambda: b""
-    _MAKERS[_Name(_module, "bytearray")] = _make_bytearray
-for _module in ("numpy.core", "numpy._core"):
-    _MAKERS[_Name(f"{_module}.multiarray", "_reconstruct")] = _make_empty_array
-    _MAKERS[_Name(f"{_module}.multiarray", "scalar")] = _make_scalar
-    _MAKERS[_Name(f"{_module}.numeric", "_frombuffer")] = _make_array
-_KNOWN_NAMES = {*_MAKERS, _Name("numpy", "ndarray")}
-
-
-def _checked_key(key: Any) -> Any:
-    """A dictionary key or set item: only what is hashed quickly and safely."""
-    parts = key if type(key) is tuple else (key,)
-    if not all(type(part) in _PLAIN_SCALARS for part in parts):
-        _refuse("a key or set item that is neither text nor a number")
-    return key
-
-
-class _PickleReader:
-    """The stack machine: ``run`` executes the admitted instructions of one pickle."""
-
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-        self.copied_bytes = 0
-
-    def run(self, data: bytes) -> Any:
-        for steps, (instruction, argument, _) in enumerate(pickletools.genops(data)):
-            if steps > MAX_PICKLE_STEPS:
-                _refuse(f"more than {MAX_PICKLE_STEPS} instructions")
-            if instruction.name == "STOP":
-                break
-            if instruction.name in _PUSHES:
-                self.stack.append(argument)
-                continue
-            if instruction.name not in _INSTRUCTIONS:
-                _refuse(f"the instruction {instruction.name}")
-            _INSTRUCTIONS[instruction.name](self, argument)
-        if len(self.stack) != 1 or self.marks:
-            raise ValueError("it ends in the middle")
-        return self.stack.pop()
-
-    def since_mark(self) -> list[Any]:
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def pop(self) -> Any:
-        if self.marks and len(self.stack) <= self.marks[-1]:
-            raise ValueError("it takes a value that is not there")
-        return self.stack.pop()
-
-    def top(self, kind: type) -> Any:
-        if type(self.stack[-1]) is not kind:
-            _refuse(f"items that are put into a {type(self.stack[-1]).__name__}")
-        return self.stack[-1]
-
-    def set_items(self, items: list[Any]) -> None:
-        target = self.top(dict)
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_checked_key(key)] = value
-
-    def push_pairs(self) -> None:
-        items = self.since_mark()
-        self.stack.append({})
-        self.set_items(items)
-
-    def memoize(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-
-    def push_name(self, module: Any, name: Any) -> None:
-        if type(module) is not str or type(name) is not str:
-            _refuse("a name that is not text")
-        if _Name(module, name) not in _KNOWN_NAMES:
-            _refuse(f"a call to {_shown(module + '.' + name)}")
-        self.stack.append(_Name(module, name))
-
-    def push_stack_name(self) -> None:
-        name, module = self.pop(), self.pop()
-        self.push_name(module, name)
-
-    def make(self) -> None:
-        arguments, name = self.pop(), self.pop()
-        if type(name) is not _Name or name not in _MAKERS or type(arguments) is not tuple:
-            _refuse("a call of something that is not data")
-        self.charge(arguments)
-        self.stack.append(_MAKERS[name](*arguments))
-
-    def fill(self) -> None:
-        state, target = self.pop(), self.pop()
-        if type(target) not in (_NumberType, _EmptyArray) or type(state) is not tuple:
-            _refuse("an object with a state of its own")
-        self.charge(state)
-        filled = target.with_state(state)
-        self.memo = {k: filled if v is target else v for k, v in self.memo.items()}
-        self.stack.append(filled)
-
-    def charge(self, arguments: tuple[Any, ...]) -> None:
-        """Bound what copying the same data again and again can cost."""
-        sized = (str, bytes, bytearray, list)
-        self.copied_bytes += sum(len(part) for part in arguments if type(part) in sized)
-        if self.copied_bytes > MAX_PICKLE_BYTES:
-            _refuse(f"more than {MAX_PICKLE_BYTES} bytes of copies")
-
-
-_PUSHES = frozenset(
-    "INT LONG LONG1 LONG4 BININT BININT1 BININT2 FLOAT BINFLOAT UNICODE SHORT_BINUNICODE "
-    "BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8".split()
-)
-_INSTRUCTIONS: dict[str, Callable[[_PickleReader, Any], Any]] = {
-    "PROTO": lambda reader, _: None,
-    "FRAME": lambda reader, _: None,
-    "NONE": lambda reader, _: reader.stack.append(None),
-    "NEWTRUE": lambda reader, _: reader.stack.append(True),
-    "NEWFALSE": lambda reader, _: reader.stack.append(False),
-    "EMPTY_LIST": lambda reader, _: reader.stack.append([]),
-    "EMPTY_TUPLE": lambda reader, _: reader.stack.append(()),
-    "EMPTY_DICT": lambda reader, _: reader.stack.append({}),
-    "EMPTY_SET": lambda reader, _: reader.stack.append(set()),
-    "MARK": lambda reader, _: reader.marks.append(len(reader.stack)),
-    "LIST": lambda reader, _: reader.stack.append(reader.since_mark()),
-    "TUPLE": lambda reader, _: reader.stack.append(tuple(reader.since_mark())),
-    "TUPLE1": lambda reader, _: reader.stack.append((reader.pop(),)),
-    "TUPLE2": lambda reader, _: reader.stack.append((reader.pop(), reader.pop())[::-1]),
-    "TUPLE3": lambda reader, _: reader.stack.append(
-        (reader.pop(), reader.pop(), reader.pop())[::-1]
-    ),
-    "DICT": lambda reader, _: reader.push_pairs(),
-    "FROZENSET": lambda reader, _: reader.stack.append(frozenset(_make_set(reader.since_mark()))),
-    "APPEND": lambda reader, _: (lambda item: reader.top(list).append(item))(reader.pop()),
-    "APPENDS": lambda reader, _: (lambda items: reader.top(list).extend(items))(
-        reader.since_mark()
-    ),
-    "SETITEM": lambda reader, _: reader.set_items([reader.pop(), reader.pop()][::-1]),
-    "SETITEMS": lambda reader, _: reader.set_items(reader.since_mark()),
-    "ADDITEMS": lambda reader, _: (lambda items: reader.top(set).update(items))(
-        _make_set(reader.since_mark())
-    ),
-    "PUT": lambda reader, index: reader.memoize(index),
-    "BINPUT": lambda reader, index: reader.memoize(index),
-    "LONG_BINPUT": lambda reader, index: reader.memoize(index),
-    "MEMOIZE": lambda reader, _: reader.memoize(len(reader.memo)),
-    "GET": lambda reader, index: reader.stack.append(reader.memo[index]),
-    "BINGET": lambda reader, index: reader.stack.append(reader.memo[index]),
-    "LONG_BINGET": lambda reader, index: reader.stack.append(reader.memo[index]),
-    "GLOBAL": lambda reader, text: reader.push_name(*text.split(" ", 1)),
-    "STACK_GLOBAL": lambda reader, _: reader.push_stack_name(),
-    "REDUCE": lambda reader, _: reader.make(),
-    "BUILD": lambda reader, _: reader.fill(),
-}
