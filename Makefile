@@ -53,6 +53,10 @@ backends: .venv-backends/.installed ## unit tests on JAX and on PyTorch (downloa
 	KERAS_BACKEND=jax .venv-backends/bin/pytest $(IN_PARALLEL) $(UNIT_TESTS)
 	KERAS_BACKEND=torch .venv-backends/bin/pytest $(IN_PARALLEL) $(UNIT_TESTS)
 
+.PHONY: lowest
+lowest: .venv-lowest/.installed ## unit tests with the oldest versions that pyproject.toml allows
+	.venv-lowest/bin/pytest $(IN_PARALLEL) $(UNIT_TESTS) --deselect tests/test_project_files.py
+
 .PHONY: parity
 parity: ## compare with independent implementations (downloads PyTorch and diffusers)
 	@if compgen -G 'tests/parity/test_*.py' >/dev/null; \
@@ -70,7 +74,7 @@ lock: $(STAMP) ## write requirements.lock anew from pyproject.toml (UPGRADE=1: n
 
 .PHONY: clean
 clean: ## remove the environments and everything that runs leave behind
-	rm -rf .venv .venv-backends .venv-parity build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis browser-failures
+	rm -rf .venv .venv-backends .venv-parity .venv-lowest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis browser-failures
 	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
 # The environments. Each is made once, and again when what it is made from has changed.
@@ -80,3 +84,8 @@ $(STAMP): requirements.lock pyproject.toml tools/set_up.sh
 # The local wheel of PyTorch is pip's to find; uv installs the rest.
 .venv-backends/.installed .venv-parity/.installed: .venv-%/.installed: requirements.lock pyproject.toml tools/set_up.sh
 	@tools/set_up.sh .venv-$* "$(PYTHON)" $*
+
+.venv-lowest/.installed: $(STAMP)
+	$(BIN)/python -m venv .venv-lowest
+	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --resolution lowest-direct --editable . --group test
+	@touch $@
