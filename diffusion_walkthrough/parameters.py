@@ -458,7 +458,7 @@ def save_parameters(
     content = encode(
         {"format": FILE_FORMAT, "version": FILE_VERSION, "parameters": parameters.to_dict()}
     )
-    if target.exists() and not overwrite:
+    if target.is_file() and not overwrite:
         if _holds(target, parameters):
             return target
         raise FileExistsError(

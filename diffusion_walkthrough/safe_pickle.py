@@ -178,6 +178,12 @@ def _make_bytes_of_text(text: Any, encoding: Any) -> bytes:
     return text.encode("latin-1")
 
 
+def _make_empty_bytes(*arguments: Any) -> bytes:
+    if arguments:
+        _refuse("bytes that are not written out")
+    return b""
+
+
 def _make_bytearray(*arguments: Any) -> bytearray:
     if len(arguments) > 1 or any(type(data) is not bytes for data in arguments):
         _refuse("a bytearray that is not made of bytes")
@@ -188,7 +194,7 @@ _BUILTIN_MAKERS: dict[str, Callable[..., Any]] = {
     "set": _make_set,
     "frozenset": lambda items: frozenset(_make_set(items)),
     "complex": _make_complex,
-    "bytes": lambda: b"",
+    "bytes": _make_empty_bytes,
     "bytearray": _make_bytearray,
 }
 _NUMPY_MAKERS: dict[str, Callable[..., Any]] = {

@@ -1,0 +1,453 @@
+import dataclasses
+import json
+import math
+import os
+import pickle
+import pickletools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusion_walkthrough import parameters as parameters_module
+from diffusion_walkthrough.parameters import (
+    PREDICTION_NAMES,
+    SCHEDULE_NAMES,
+    VARIANCE_NAMES,
+    DiffusionParameters,
+    ScheduleParameters,
+    TrainingParameters,
+    UNetParameters,
+    UnsafePickleError,
+    load_parameters,
+    save_parameters,
+)
+
+PRESETS = [
+    DiffusionParameters.digits,
+    DiffusionParameters.mnist,
+    DiffusionParameters.cifar10,
+    DiffusionParameters.celeba_hq_256,
+]
+SUFFIXES = [".json", ".pkl", ".pickle"]
+
+
+@st.composite
+def unets(draw):
+    groups = draw(st.sampled_from([1, 2, 4]))
+    multipliers = draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    side = draw(st.integers(1, 5)) * 2 ** (len(multipliers) - 1)
+    sizes = [side // 2**i for i in range(len(multipliers))]
+    return UNetParameters(
+        image_size=side,
+        channels=draw(st.integers(1, 4)),
+        base_width=groups * 2 * draw(st.integers(2, 9)),
+        width_multipliers=multipliers,
+        residual_blocks=draw(st.integers(1, 5)),
+        attention_sizes=draw(st.lists(st.sampled_from(sizes), max_size=3)),
+        dropout=draw(st.floats(0, 1, exclude_max=True)),
+        groups=groups,
+    )
+
+
+betas = st.floats(0, 1, exclude_min=True, exclude_max=True)
+schedules = st.tuples(betas, betas).flatmap(
+    lambda ends: st.builds(
+        ScheduleParameters,
+        name=st.sampled_from(SCHEDULE_NAMES),
+        timesteps=st.integers(1, 10**6),
+        beta_start=st.just(min(ends)),
+        beta_end=st.just(max(ends)),
+        scaled=st.booleans(),
+    )
+)
+trainings = st.builds(
+    TrainingParameters,
+    learning_rate=st.floats(0, exclude_min=True, allow_infinity=False),
+    warmup_steps=st.integers(0, 10**6),
+    batch_size=st.integers(1, 10**6),
+    gradient_clip=st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
+    ema_momentum=st.none() | betas,
+    horizontal_flip=st.booleans(),
+)
+everything = st.builds(
+    DiffusionParameters,
+    schedule=schedules,
+    unet=unets(),
+    training=trainings,
+    prediction=st.sampled_from(PREDICTION_NAMES),
+    variance=st.sampled_from(VARIANCE_NAMES),
+)
+
+
+@pytest.fixture
+def digits():
+    return DiffusionParameters.digits()
+
+
+# --- the published numbers ----------------------------------------------------------------------
+
+
+def test_cifar10_is_the_papers():
+    p = DiffusionParameters.cifar10()
+    assert p.to_dict() == {
+        "schedule": {
+            "name": "linear",
+            "timesteps": 1000,
+            "beta_start": 1e-4,
+            "beta_end": 0.02,
+            "scaled": True,
+        },
+        "unet": {
+            "image_size": 32,
+            "channels": 3,
+            "base_width": 128,
+            "width_multipliers": [1, 2, 2, 2],
+            "residual_blocks": 2,
+            "attention_sizes": [16],
+            "dropout": 0.1,
+            "groups": 32,
+        },
+        "training": {
+            "learning_rate": 2e-4,
+            "warmup_steps": 5000,
+            "batch_size": 128,
+            "gradient_clip": 1.0,
+            "ema_momentum": 0.9999,
+            "horizontal_flip": True,
+        },
+        "prediction": "noise",
+        "variance": "fixed_large",
+    }
+
+
+def test_celeba_hq_256_differs_from_cifar10_where_the_paper_says():
+    faces, cifar = DiffusionParameters.celeba_hq_256(), DiffusionParameters.cifar10()
+    assert faces.unet == dataclasses.replace(
+        cifar.unet, image_size=256, width_multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0
+    )
+    assert faces.training == dataclasses.replace(cifar.training, learning_rate=2e-5, batch_size=64)
+    assert faces.schedule == cifar.schedule
+    assert faces.variance == "fixed_small"
+
+
+@pytest.mark.parametrize(("preset", "size"), [(DiffusionParameters.digits, 8), (PRESETS[1], 28)])
+def test_presets_for_handwritten_digits_are_grey_and_never_mirrored(preset, size):
+    assert preset().unet.image_shape == (size, size, 1)
+    assert preset().training.horizontal_flip is False
+
+
+def test_levels_of_a_unet():
+    unet = UNetParameters()
+    assert unet.level_sizes == (32, 16, 8, 4)
+    assert unet.level_widths == (128, 256, 256, 256)
+    assert unet.image_shape == (32, 32, 3)
+    assert DiffusionParameters.mnist().unet.level_sizes == (28, 14, 7)
+
+
+# --- values are checked --------------------------------------------------------------------------
+
+WRONG = [
+    # class, parameter, value, error, a piece of the rule or remedy
+    (ScheduleParameters, "name", "lineal", ValueError, "Did you mean 'linear'?"),
+    (ScheduleParameters, "name", "zzz", ValueError, "'cosine'"),
+    (ScheduleParameters, "name", None, TypeError, "'cosine'"),
+    (ScheduleParameters, "timesteps", 0, ValueError, "at least 1"),
+    (ScheduleParameters, "timesteps", 1000.0, TypeError, "Write timesteps=1000"),
+    (ScheduleParameters, "timesteps", True, TypeError, "whole number"),
+    (ScheduleParameters, "timesteps", "1000", TypeError, "whole number"),
+    (ScheduleParameters, "timesteps", math.nan, TypeError, "whole number"),
+    (ScheduleParameters, "beta_start", 0, ValueError, "above 0"),
+    (ScheduleParameters, "beta_start", math.nan, ValueError, "finite"),
+    (ScheduleParameters, "beta_start", 0.03, ValueError, "beta_end"),
+    (ScheduleParameters, "beta_end", 1.0, ValueError, "below 1"),
+    (ScheduleParameters, "beta_end", math.inf, ValueError, "finite"),
+    (ScheduleParameters, "beta_end", 10**400, ValueError, "finite"),
+    (ScheduleParameters, "beta_end", "0.02", TypeError, "without quotes"),
+    (ScheduleParameters, "beta_end", True, TypeError, "finite number"),
+    (ScheduleParameters, "scaled", 1, TypeError, "True or False"),
+    (UNetParameters, "image_size", 28, ValueError, "28/8 is not whole"),
+    (UNetParameters, "image_size", 28, ValueError, "(3 at most), or pad the images to 32"),
+    (UNetParameters, "image_size", -8, ValueError, "at least 1"),
+    (UNetParameters, "channels", 0, ValueError, "at least 1"),
+    (UNetParameters, "base_width", 2, ValueError, "at least 4"),
+    (UNetParameters, "width_multipliers", (), ValueError, "at least one level"),
+    (UNetParameters, "width_multipliers", (1, 0, 2, 2), ValueError, "width_multipliers[1]=0"),
+    (UNetParameters, "width_multipliers", "1222", TypeError, "tuple or a list"),
+    (UNetParameters, "width_multipliers", (1, 2.0, 2, 2), TypeError, "width_multipliers[1]"),
+    (UNetParameters, "residual_blocks", 0, ValueError, "at least 1"),
+    (UNetParameters, "attention_sizes", (15,), ValueError, "the levels have 32, 16, 8, 4"),
+    (UNetParameters, "attention_sizes", 16, TypeError, "(16,)"),
+    (UNetParameters, "dropout", 1.0, ValueError, "below 1"),
+    (UNetParameters, "dropout", -0.1, ValueError, "from 0"),
+    (UNetParameters, "groups", 48, ValueError, "Use for example 16"),
+    (TrainingParameters, "learning_rate", 0.0, ValueError, "above 0"),
+    (TrainingParameters, "warmup_steps", -1, ValueError, "at least 0"),
+    (TrainingParameters, "batch_size", 0, ValueError, "at least 1"),
+    (TrainingParameters, "gradient_clip", 0, ValueError, "None"),
+    (TrainingParameters, "ema_momentum", 1.0, ValueError, "None"),
+    (TrainingParameters, "ema_momentum", 0, ValueError, "None"),
+    (TrainingParameters, "horizontal_flip", "yes", TypeError, "True or False"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value", "error", "piece"), WRONG)
+def test_a_wrong_value_is_refused_with_its_name_value_and_remedy(kind, name, value, error, piece):
+    with pytest.raises(error) as caught:
+        kind(**{name: value})
+    message = str(caught.value)
+    assert name in message
+    assert piece in message
+    assert repr(value)[:20] in message or "beta_end=" in message or "[1]" in message
+
+
+@pytest.mark.parametrize("name", ["prediction", "variance"])
+def test_an_unknown_choice_of_the_whole_model_is_refused(digits, name):
+    with pytest.raises(ValueError, match=f"{name}='noisy'.*must be one of"):
+        dataclasses.replace(digits, **{name: "noisy"})
+
+
+def test_base_width_must_be_even():
+    with pytest.raises(ValueError, match=r"base_width=5.*even.*Use 6"):
+        UNetParameters(image_size=8, base_width=5, width_multipliers=(1,), attention_sizes=())
+
+
+def test_parts_must_be_of_their_class(digits):
+    with pytest.raises(TypeError, match=r"unet=.*must be a UNetParameters.*from_dict"):
+        DiffusionParameters(digits.schedule, digits.unet.to_dict(), digits.training)
+
+
+def test_replace_checks_again(digits):
+    assert dataclasses.replace(digits.unet, dropout=0.5).dropout == 0.5
+    with pytest.raises(ValueError, match="attention_sizes"):
+        dataclasses.replace(digits.unet, attention_sizes=(5,))
+
+
+def test_parameters_are_frozen(digits):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        digits.variance = "fixed_large"
+
+
+def test_values_have_one_normal_form():
+    a = UNetParameters(width_multipliers=[1, 2, 2, 2], attention_sizes=[8, 16, 8], dropout=0)
+    b = UNetParameters(width_multipliers=(1, 2, 2, 2), attention_sizes=(16, 8), dropout=0.0)
+    assert a == b
+    assert hash(a) == hash(b)
+    assert type(a.dropout) is float
+
+
+def test_numpy_numbers_become_plain_ones():
+    schedule = ScheduleParameters(timesteps=np.int64(50), beta_end=np.float32(0.5))
+    assert type(schedule.timesteps) is int
+    assert type(schedule.beta_end) is float
+    json.dumps(schedule.to_dict())
+
+
+def test_none_turns_clipping_and_averaging_off():
+    training = TrainingParameters(gradient_clip=None, ema_momentum=None)
+    assert TrainingParameters.from_dict(training.to_dict()) == training
+
+
+def test_str_shows_every_value_on_its_line(digits):
+    lines = str(digits).splitlines()
+    assert "  variance = fixed_small" in lines
+    assert f"    timesteps = {digits.schedule.timesteps}" in lines
+
+
+# --- dictionaries --------------------------------------------------------------------------------
+
+
+def test_an_unknown_key_is_named_with_the_nearest(digits):
+    values = digits.to_dict()
+    values["unet"]["with_multipliers"] = values["unet"].pop("width_multipliers")
+    with pytest.raises(ValueError, match=r"'with_multipliers'. Did you mean 'width_multipliers'"):
+        DiffusionParameters.from_dict(values)
+
+
+def test_a_missing_key_is_named(digits):
+    values = digits.to_dict()
+    del values["training"]["batch_size"]
+    with pytest.raises(ValueError, match="TrainingParameters lacks 'batch_size'"):
+        DiffusionParameters.from_dict(values)
+
+
+@pytest.mark.parametrize("values", [None, [], "unet", 3])
+def test_from_dict_wants_a_dictionary(values):
+    with pytest.raises(TypeError, match="needs a dictionary"):
+        DiffusionParameters.from_dict(values)
+
+
+def test_to_dict_is_a_copy(digits):
+    digits.to_dict()["unet"]["width_multipliers"].append(7)
+    assert digits == DiffusionParameters.digits()
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_come_back_equal(tmp_path, preset, suffix):
+    path = save_parameters(preset(), tmp_path / f"parameters{suffix}")
+    assert load_parameters(path) == preset()
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@given(parameters=everything)
+def test_any_parameters_come_back_equal(tmp_path_factory, parameters):
+    folder = tmp_path_factory.mktemp("any")
+    for suffix in SUFFIXES:
+        path = save_parameters(parameters, folder / f"p{suffix}")
+        assert load_parameters(str(path)) == parameters
+
+
+def test_json_is_readable_and_says_what_it_is(tmp_path, digits):
+    path = save_parameters(digits, tmp_path / "digits.json")
+    content = json.loads(path.read_text())
+    assert content["format"] == "diffusion_walkthrough.parameters"
+    assert content["version"] == 1
+    assert '\n      "image_size": 8,\n' in path.read_text()
+
+
+def test_pickle_holds_only_plain_data(tmp_path, digits):
+    path = save_parameters(digits, tmp_path / "digits.pkl")
+    content = pickle.loads(path.read_bytes())
+    assert content["parameters"] == digits.to_dict()
+    names = {instruction.name for instruction, _, _ in pickletools.genops(path.read_bytes())}
+    assert not names & {"GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "NEWOBJ"}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_saving_again_is_fine_but_other_content_is_not_overwritten(tmp_path, digits, suffix):
+    path = save_parameters(digits, tmp_path / f"digits{suffix}")
+    before = path.read_bytes()
+    save_parameters(digits, path)
+    other = dataclasses.replace(digits, variance="fixed_large")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        save_parameters(other, path)
+    assert path.read_bytes() == before
+    save_parameters(other, path, overwrite=True)
+    assert load_parameters(path) == other
+
+
+def test_a_file_that_is_not_ours_is_not_overwritten(tmp_path, digits):
+    path = tmp_path / "notes.json"
+    path.write_text("my notes")
+    with pytest.raises(FileExistsError):
+        save_parameters(digits, path)
+    assert path.read_text() == "my notes"
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failure_while_saving_leaves_the_old_file_and_nothing_else(
+    tmp_path, digits, monkeypatch, failing
+):
+    path = save_parameters(digits, tmp_path / "digits.json")
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(parameters_module.os, failing, fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        save_parameters(DiffusionParameters.mnist(), path, overwrite=True)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["digits.json"]
+
+
+@pytest.mark.parametrize("name", ["digits", "digits.yaml", "digits.npz"])
+def test_another_suffix_is_refused(tmp_path, digits, name):
+    with pytest.raises(ValueError, match=r"\.json, \.pkl or \.pickle"):
+        save_parameters(digits, tmp_path / name)
+    with pytest.raises(ValueError, match=r"\.json, \.pkl or \.pickle"):
+        load_parameters(tmp_path / name)
+
+
+def test_missing_places_are_named(tmp_path, digits):
+    with pytest.raises(FileNotFoundError, match=r"absent does not exist\. Create it first"):
+        save_parameters(digits, tmp_path / "absent" / "digits.json")
+    with pytest.raises(FileNotFoundError, match="no file"):
+        load_parameters(tmp_path / "absent.json")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        save_parameters(digits, tmp_path / "folder.json")
+
+
+def test_only_parameters_are_saved(tmp_path, digits):
+    with pytest.raises(TypeError, match="DiffusionParameters"):
+        save_parameters(digits.unet, tmp_path / "unet.json")
+
+
+def json_text(digits):
+    return json.dumps(
+        {"format": "diffusion_walkthrough.parameters", "version": 1, "parameters": digits.to_dict()}
+    )
+
+
+BROKEN_JSON = [
+    (lambda text: "", "not valid JSON"),
+    (lambda text: text[:-5], "not valid JSON"),
+    (lambda text: text.replace("0.0001", "NaN"), "NaN"),
+    (lambda text: text.replace("0.0001", "-Infinity"), "-Infinity"),
+    (lambda text: text.replace("0.0001", "1e999"), "beta_start=inf"),
+    (lambda text: text.replace("0.0001", "1" * 5000), "digits|beta_start"),
+    (lambda text: text.replace('"beta_end"', '"beta_start"'), "'beta_start' stands in it twice"),
+    (lambda text: text.replace('"version": 1', '"version": 2'), "version=2"),
+    (lambda text: text.replace('"version": 1', '"version": true'), "version=True"),
+    (lambda text: text.replace("diffusion_walkthrough.", "other."), "format"),
+    (lambda text: text.replace('"channels"', '"chanels"'), "Did you mean 'channels'"),
+    (lambda text: text.replace('"parameters"', '"parametres"'), "Did you mean 'parameters'"),
+    (lambda text: text.replace('"linear"', "3"), "name=3"),
+    (lambda text: "[1, 2]", "format"),
+    (lambda text: "[" * 200_000, "nested|JSON"),
+    (lambda text: " " * 1024 * 1024 + text, "larger than"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "piece"), BROKEN_JSON)
+def test_a_broken_json_file_is_refused_with_its_name_and_problem(tmp_path, digits, spoil, piece):
+    path = tmp_path / "broken.json"
+    path.write_text(spoil(json_text(digits)))
+    with pytest.raises((ValueError, TypeError), match=piece) as caught:
+        load_parameters(path)
+    assert "broken.json" in str(caught.value)
+
+
+def test_json_from_an_editor_that_marks_utf8_is_read(tmp_path, digits):
+    path = tmp_path / "digits.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json_text(digits).encode())
+    assert load_parameters(path) == digits
+
+
+def test_json_in_another_encoding_is_refused(tmp_path, digits):
+    path = tmp_path / "digits.json"
+    path.write_bytes(json_text(digits).encode("utf-16"))
+    with pytest.raises(ValueError, match="UTF-8"):
+        load_parameters(path)
+
+
+@pytest.mark.parametrize("value", [3, "text", [1], {"format": "other"}, {}])
+def test_a_pickle_of_something_else_is_refused(tmp_path, value):
+    path = tmp_path / "other.pkl"
+    path.write_bytes(pickle.dumps(value))
+    with pytest.raises(ValueError, match=r"other\.pkl.*format"):
+        load_parameters(path)
+
+
+def test_a_pickle_of_the_parameters_object_itself_is_refused(tmp_path, digits):
+    path = tmp_path / "object.pkl"
+    path.write_bytes(pickle.dumps(digits))
+    with pytest.raises(UnsafePickleError, match=r"object\.pkl"):
+        load_parameters(path)
+
+
+def test_importing_parameters_loads_only_the_standard_library():
+    code = (
+        "import sys, diffusion_walkthrough.parameters\n"
+        "print([m for m in ('numpy', 'keras', 'tensorflow', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
