@@ -1,0 +1,16 @@
+"""The exercises of each chapter, one module per chapter, of the same name.
+
+A ``check_*`` function takes the reader's attempt, a value or a function, and answers with a
+:class:`Verdict`: a wrong attempt gets a hint that names the misconception behind it, a right one
+what it means. Every check has a solution of the same name, which :func:`show_solution` prints
+and the tests hand in.
+"""
+
+from diffusion_walkthrough.classroom.exercises.verdicts import (
+    Verdict,
+    same_numbers,
+    show_solution,
+    unanswered,
+)
+
+__all__ = ["Verdict", "same_numbers", "show_solution", "unanswered"]

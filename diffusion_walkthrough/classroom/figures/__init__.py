@@ -1,0 +1,1 @@
+"""The pictures of each chapter, one module per chapter, of the same name: pure functions."""

@@ -1,0 +1,92 @@
+"""Forward diffusion: destroying an image with noise, one step and many steps at once.
+
+Equation numbers are those of Ho et al. 2020 (arXiv 2006.11239). Images are float32 tensors of
+shape ``(batch, height, width, channels)`` in [-1, 1]; any other shape ``(batch, …)`` works too.
+``t`` is an int32 tensor of shape ``(batch,)`` in 0 … T-1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract
+
+
+def add_noise(x_prev: Any, beta: Any, noise: Any) -> Any:
+    """Take one step of noise: x_t = √(1-β) x_{t-1} + √β ε (Eq. 2).
+
+    Args:
+        x_prev: the image one step earlier, ``(batch, …)``.
+        beta: the variance of the noise, a number in (0, 1) or a tensor that broadcasts.
+        noise: standard normal, same shape as ``x_prev``.
+
+    Returns:
+        x_t, same shape as ``x_prev``.
+    """
+    beta = ops.convert_to_tensor(beta, dtype="float32")
+    return ops.sqrt(1.0 - beta) * x_prev + ops.sqrt(beta) * noise
+
+
+def q_mean_variance(schedule: NoiseSchedule, x_start: Any, t: Any) -> tuple[Any, Any]:
+    """Compute mean and variance of q(x_t | x_0): √ᾱ x_0 and 1-ᾱ (Eq. 4).
+
+    Returns:
+        The mean, ``(batch, …)``, and the variance, ``(batch, 1, …, 1)``.
+    """
+    ndim = len(x_start.shape)
+    mean = extract(schedule.sqrt_alphas_cumprod, t, ndim) * x_start
+    variance = extract(1.0 - schedule.alphas_cumprod, t, ndim)
+    return mean, variance
+
+
+def q_sample(schedule: NoiseSchedule, x_start: Any, t: Any, noise: Any) -> Any:
+    """Jump straight to step t: x_t = √ᾱ x_0 + √(1-ᾱ) ε (Eq. 4).
+
+    Args:
+        schedule: the noise schedule.
+        x_start: clean images, ``(batch, …)`` in [-1, 1].
+        t: which step, int32 ``(batch,)`` in 0 … T-1.
+        noise: standard normal, same shape as ``x_start``.
+
+    Returns:
+        x_t, same shape as ``x_start``.
+
+    Raises:
+        ValueError: if ``noise`` and ``x_start`` differ in shape.
+    """
+    if tuple(noise.shape) != tuple(x_start.shape):
+        raise ValueError(
+            f"noise has shape {tuple(noise.shape)} and x_start has {tuple(x_start.shape)}; "
+            "each pixel needs its own noise, so draw it with the shape of x_start."
+        )
+    ndim = len(x_start.shape)
+    signal_rate = extract(schedule.sqrt_alphas_cumprod, t, ndim)
+    noise_rate = extract(schedule.sqrt_one_minus_alphas_cumprod, t, ndim)
+    return signal_rate * x_start + noise_rate * noise
+
+
+def q_posterior_mean_variance(
+    schedule: NoiseSchedule, x_start: Any, x_t: Any, t: Any
+) -> tuple[Any, Any, Any]:
+    """Compute q(x_{t-1} | x_t, x_0), where one backward step leads if x_0 is known (Eqs. 6, 7).
+
+    Args:
+        schedule: the noise schedule.
+        x_start: the clean image, or a guess of it, ``(batch, …)``.
+        x_t: the noisy image, same shape.
+        t: int32 ``(batch,)``.
+
+    Returns:
+        Mean ``(batch, …)``, variance and log variance ``(batch, 1, …, 1)``; the log variance at
+        t = 0 is the value of t = 1, because the variance itself is 0 there.
+    """
+    ndim = len(x_t.shape)
+    mean = (
+        extract(schedule.posterior_mean_coef1, t, ndim) * x_start
+        + extract(schedule.posterior_mean_coef2, t, ndim) * x_t
+    )
+    variance = extract(schedule.posterior_variance, t, ndim)
+    log_variance = extract(schedule.posterior_log_variance_clipped, t, ndim)
+    return mean, variance, log_variance

@@ -1,0 +1,204 @@
+"""The noise schedule: how much noise each step adds, and every table computed from it.
+
+All tables are float64 NumPy arrays of shape ``(T,)``, computed once. Index ``t = 0`` is the
+first step of noise, so ``betas[t]`` is the paper's β with index t + 1
+(Ho et al. 2020, "Denoising Diffusion Probabilistic Models", arXiv 2006.11239).
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: No step may add so much noise that nothing is left of the image (Nichol & Dhariwal 2021, §3.2).
+LARGEST_BETA = 0.999
+
+#: The published linear schedule was made for this many steps.
+REFERENCE_TIMESTEPS = 1000
+
+
+def linear_betas(
+    timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02
+) -> NDArray[np.float64]:
+    """β rises evenly from ``beta_start`` to ``beta_end`` (Ho et al. 2020, §4). Shape ``(T,)``."""
+    return np.linspace(beta_start, beta_end, timesteps, dtype=np.float64)
+
+
+def cosine_betas(timesteps: int, offset: float = 0.008) -> NDArray[np.float64]:
+    """β such that ᾱ falls like a squared cosine (Nichol & Dhariwal 2021, Eq. 17).
+
+    Not clipped: :func:`make_betas` does that. Shape ``(T,)``, values in (0, 1].
+    """
+    progress = np.arange(timesteps + 1, dtype=np.float64) / timesteps
+    signal = np.cos((progress + offset) / (1 + offset) * np.pi / 2) ** 2
+    return 1 - signal[1:] / signal[:-1]
+
+
+def make_betas(
+    name: str = "linear",
+    timesteps: int = REFERENCE_TIMESTEPS,
+    beta_start: float = 1e-4,
+    beta_end: float = 0.02,
+    scaled: bool = True,
+) -> NDArray[np.float64]:
+    """Compute β, the variance of the noise that each step adds.
+
+    The linear schedule is multiplied by ``1000 / timesteps``, so that fewer steps add as much
+    noise in all; ``scaled=False`` leaves it raw, and an image then survives a short chain.
+    The cosine schedule fits any number of steps as it is and takes no notice of the last three.
+
+    Args:
+        name: ``"linear"`` or ``"cosine"``.
+        timesteps: T, the number of steps, at least 1.
+        beta_start: β of the first step at T = 1000, in (0, 1).
+        beta_end: β of the last step at T = 1000, in (0, 1).
+        scaled: whether to scale the linear schedule to T.
+
+    Returns:
+        float64 array of shape ``(timesteps,)``, values in (0, 0.999].
+
+    Raises:
+        ValueError: if a value breaks one of the rules above.
+    """
+    _check_schedule_values(timesteps, beta_start, beta_end)
+    if name == "linear":
+        scale = REFERENCE_TIMESTEPS / timesteps if scaled else 1.0
+        betas = scale * linear_betas(timesteps, beta_start, beta_end)
+    elif name == "cosine":
+        betas = cosine_betas(timesteps)
+    else:
+        nearest = difflib.get_close_matches(name, ["linear", "cosine"], n=1) or ["linear"]
+        raise ValueError(
+            f"name = {name!r} is not a noise schedule; known are 'linear' and 'cosine'. "
+            f"Did you mean {nearest[0]!r}?"
+        )
+    return np.minimum(betas, LARGEST_BETA)
+
+
+def _check_schedule_values(timesteps: int, beta_start: float, beta_end: float) -> None:
+    if isinstance(timesteps, bool) or int(timesteps) != timesteps or timesteps < 1:
+        raise ValueError(
+            f"timesteps = {timesteps!r} must be a whole number of at least 1. "
+            "The paper uses 1000; 200 is plenty for 8×8 digits."
+        )
+    for name, value in (("beta_start", beta_start), ("beta_end", beta_end)):
+        if not 0 < value < 1:
+            raise ValueError(
+                f"{name} = {value!r} must lie strictly between 0 and 1: it is a variance, and "
+                "1 would replace the image by noise in a single step. The paper uses 1e-4 and 0.02."
+            )
+
+
+class NoiseSchedule:
+    """Every table that the forward and the backward process look up, computed from β alone.
+
+    Attributes (float64, shape ``(T,)``, unless noted):
+        betas: β, the variance of the noise added at each step.
+        alphas: α = 1 - β, the share of variance that each step keeps.
+        alphas_cumprod: ᾱ, the share of the image's variance left after t + 1 steps.
+        alphas_cumprod_prev: ᾱ one step earlier; 1 at t = 0.
+        sqrt_alphas_cumprod: √ᾱ, the factor of the image in Eq. 4.
+        sqrt_one_minus_alphas_cumprod: √(1-ᾱ), the factor of the noise in Eq. 4.
+        sqrt_recip_alphas_cumprod: √(1/ᾱ), used to solve Eq. 4 for the image.
+        sqrt_recipm1_alphas_cumprod: √(1/ᾱ - 1), likewise.
+        posterior_variance: β̃, the variance of one backward step when x_0 is known (Eq. 7).
+        posterior_log_variance_clipped: log β̃, with the value of t = 1 standing in at t = 0,
+            where β̃ is 0 and its logarithm is minus infinity.
+        posterior_mean_coef1: weight of x_0 in the posterior mean (Eq. 7).
+        posterior_mean_coef2: weight of x_t in the posterior mean (Eq. 7).
+        snr: the signal-to-noise ratio ᾱ / (1-ᾱ).
+        log_snr: its natural logarithm.
+        signal_left: √ᾱ of the last step, one number: how much of the image "pure noise" still
+            holds. Near 0 is right; 0.2 is not noise.
+    """
+
+    def __init__(self, betas: ArrayLike) -> None:
+        """Compute all tables from ``betas``, shape ``(T,)``, each in (0, 1)."""
+        self.betas = _checked_betas(betas)
+        self.alphas = 1.0 - self.betas
+        self.alphas_cumprod = np.cumprod(self.alphas)
+        self.alphas_cumprod_prev = np.append(1.0, self.alphas_cumprod[:-1])
+        noise_variance = 1.0 - self.alphas_cumprod
+
+        self.sqrt_alphas_cumprod = np.sqrt(self.alphas_cumprod)
+        self.sqrt_one_minus_alphas_cumprod = np.sqrt(noise_variance)
+        self.sqrt_recip_alphas_cumprod = np.sqrt(1.0 / self.alphas_cumprod)
+        self.sqrt_recipm1_alphas_cumprod = np.sqrt(1.0 / self.alphas_cumprod - 1.0)
+        self.snr = self.alphas_cumprod / noise_variance
+        self.log_snr = np.log(self.snr)
+        self.signal_left = float(self.sqrt_alphas_cumprod[-1])
+        self._compute_posterior(noise_variance)
+
+    def _compute_posterior(self, noise_variance: NDArray[np.float64]) -> None:
+        """Fill the tables of q(x_{t-1} | x_t, x_0), Eqs. 6 and 7."""
+        earlier = self.alphas_cumprod_prev
+        self.posterior_variance = self.betas * (1.0 - earlier) / noise_variance
+        # β̃ is 0 at t = 0; the next one stands in, or β itself when there is only one step.
+        stand_in = self.posterior_variance[1] if len(self) > 1 else self.betas[0]
+        self.posterior_log_variance_clipped = np.log(
+            np.append(stand_in, self.posterior_variance[1:])
+        )
+        self.posterior_mean_coef1 = self.betas * np.sqrt(earlier) / noise_variance
+        self.posterior_mean_coef2 = (1.0 - earlier) * np.sqrt(self.alphas) / noise_variance
+
+    @classmethod
+    def from_parameters(cls, parameters: Any) -> NoiseSchedule:
+        """Build the schedule that a :class:`~diffusion_walkthrough.parameters.ScheduleParameters` describes."""
+        return cls(
+            make_betas(
+                parameters.name,
+                parameters.timesteps,
+                parameters.beta_start,
+                parameters.beta_end,
+                parameters.scaled,
+            )
+        )
+
+    @property
+    def timesteps(self) -> int:
+        """T, the number of steps."""
+        return len(self.betas)
+
+    def __len__(self) -> int:
+        """T, the number of steps."""
+        return len(self.betas)
+
+    def __repr__(self) -> str:
+        """Say the number of steps and what is left of the image after them."""
+        return f"NoiseSchedule(T={len(self)}, signal_left={self.signal_left:.4f})"
+
+
+def _checked_betas(betas: ArrayLike) -> NDArray[np.float64]:
+    array = np.array(betas, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(
+            f"betas has shape {array.shape}; it must be one-dimensional with at least one step, "
+            "shape (T,). Build it with make_betas('linear', 1000)."
+        )
+    wrong = np.flatnonzero(~((array > 0) & (array < 1)))
+    if wrong.size:
+        raise ValueError(
+            f"betas[{wrong[0]}] = {array[wrong[0]]} must lie strictly between 0 and 1: "
+            "it is the variance of the noise that step adds. Build betas with make_betas."
+        )
+    return array
+
+
+def extract(table: ArrayLike, t: Any, ndim: int) -> Any:
+    """Look up ``table[t]`` for each image of a batch, shaped to multiply images.
+
+    Args:
+        table: one of the schedule's tables, shape ``(T,)``.
+        t: int32, shape ``(batch,)``, values in 0 … T-1.
+        ndim: the number of axes of the images, 4 for ``(batch, height, width, channels)``.
+
+    Returns:
+        float32 tensor of shape ``(batch, 1, …, 1)`` with ``ndim`` axes.
+    """
+    from keras import ops  # here, so that the tables themselves need NumPy alone
+
+    values = ops.take(ops.convert_to_tensor(table, dtype="float32"), t, axis=0)
+    return ops.reshape(values, (-1,) + (1,) * (ndim - 1))

@@ -1,0 +1,234 @@
+"""Training: the diffusion model as a Keras model.
+
+A :class:`DiffusionModel` is a ``keras.Model``: ``compile``, ``fit(images)``, ``evaluate``, every
+callback, and ``save`` work as for any other. What is special about diffusion stands in two short
+methods: :meth:`DiffusionModel.call` asks the network one question about each image, and
+:meth:`DiffusionModel.compute_loss` marks the answers.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from diffusion_walkthrough.backward_sampling import DenoiseFn, p_sample_loop
+from diffusion_walkthrough.forward_diffusion import q_sample
+from diffusion_walkthrough.loss import mean_per_image
+from diffusion_walkthrough.noise_schedule import NoiseSchedule
+from diffusion_walkthrough.parameters import DiffusionParameters, TrainingParameters
+from diffusion_walkthrough.unet import build_unet
+
+
+def make_optimizer(parameters: TrainingParameters) -> keras.optimizers.Optimizer:
+    """Build the optimizer of the paper: Adam with warm-up, clipping and averaged weights.
+
+    The learning rate rises evenly over ``warmup_steps`` and then stays. After each ``fit``, Keras
+    puts the exponential moving average of the weights in their place.
+
+    Args:
+        parameters: learning rate, warm-up, clipping and averaging.
+
+    Source: Ho et al. 2020, appendix B.
+    """
+    learning_rate: Any = parameters.learning_rate
+    if parameters.warmup_steps > 0:
+        learning_rate = keras.optimizers.schedules.PolynomialDecay(
+            0.0, parameters.warmup_steps, end_learning_rate=parameters.learning_rate
+        )
+    return keras.optimizers.Adam(
+        learning_rate,
+        epsilon=1e-8,
+        global_clipnorm=parameters.gradient_clip,
+        use_ema=parameters.ema_momentum is not None,
+        ema_momentum=parameters.ema_momentum or 0.0,
+    )
+
+
+def compile_denoiser(network: keras.Model) -> DenoiseFn:
+    """Turn a network into a fast denoise function that is traced once for all batch sizes.
+
+    What only one backend can do stands here: ``tf.function`` without XLA (on a CPU its
+    convolutions are faster than XLA's), ``jax.jit`` with the weights passed in, or PyTorch
+    without gradients.
+
+    Args:
+        network: functional model from ``[x_t, t]`` to the predicted noise.
+
+    Returns:
+        Callable ``(x_t, t) -> predicted noise``, float32, whatever the precision inside.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return _compile_for_tensorflow(network)
+    if backend == "jax":
+        return _compile_for_jax(network)
+
+    def denoise(x_t: Any, t: Any) -> Any:
+        import torch
+
+        with torch.no_grad():
+            return ops.cast(network([x_t, t], training=False), "float32")
+
+    return denoise
+
+
+def _compile_for_tensorflow(network: keras.Model) -> DenoiseFn:
+    import tensorflow as tf
+
+    image = tf.TensorSpec((None, *network.input_shape[0][1:]), tf.float32)
+    step = tf.TensorSpec((None,), tf.int32)
+
+    @tf.function(input_signature=[image, step], jit_compile=False)
+    def denoise(x_t: Any, t: Any) -> Any:
+        return tf.cast(network([x_t, t], training=False), tf.float32)
+
+    return denoise
+
+
+def _compile_for_jax(network: keras.Model) -> DenoiseFn:
+    import jax
+
+    @jax.jit
+    def apply(trainable: Any, non_trainable: Any, x_t: Any, t: Any) -> Any:
+        result, _ = network.stateless_call(trainable, non_trainable, [x_t, t], training=False)
+        return result.astype("float32")
+
+    def denoise(x_t: Any, t: Any) -> Any:
+        trainable = [variable.value for variable in network.trainable_variables]
+        non_trainable = [variable.value for variable in network.non_trainable_variables]
+        return apply(trainable, non_trainable, x_t, t)
+
+    return denoise
+
+
+@keras.saving.register_keras_serializable("diffusion_walkthrough")
+class DiffusionModel(keras.Model):
+    """A UNet and a noise schedule, trained to guess noise and able to draw images.
+
+    Attributes:
+        parameters: all that defines the model.
+        schedule: the noise schedule with its tables.
+        network: the UNet, a functional model from ``[x_t, t]`` to the predicted noise.
+    """
+
+    def __init__(
+        self, parameters: DiffusionParameters | dict, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        """Build schedule and network.
+
+        Args:
+            parameters: what defines the model; a dictionary from ``parameters.to_dict()`` works.
+            seed: makes the draws of t and of the noise in training repeatable. The initial
+                weights follow ``keras.utils.set_random_seed``.
+            **kwargs: as for ``keras.Model``.
+        """
+        super().__init__(**kwargs)
+        if isinstance(parameters, dict):
+            parameters = DiffusionParameters.from_dict(parameters)
+        self.parameters = parameters
+        self.schedule = NoiseSchedule.from_parameters(parameters.schedule)
+        self.network = build_unet(parameters.unet)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self._denoiser: list[DenoiseFn] = []  # filled at the first use
+        self.build((None, *parameters.unet.image_shape))
+
+    def build(self, input_shape: Any = None) -> None:
+        """Nothing is left to build: the network has its weights from the start."""
+        self.built = True
+
+    def call(self, images: Any, training: bool | None = None) -> tuple[Any, Any]:
+        """Hide each image under noise of a random strength and ask what the noise was.
+
+        Args:
+            images: clean images in [-1, 1], ``(batch, height, width, channels)``.
+            training: whether dropout is active.
+
+        Returns:
+            The noise that was added and the network's guess, same shape as ``images``.
+        """
+        images = ops.cast(images, "float32")
+        noise = keras.random.normal(ops.shape(images), seed=self.seed_generator)
+        t = keras.random.randint(
+            ops.shape(images)[:1], 0, len(self.schedule), seed=self.seed_generator
+        )
+        x_t = q_sample(self.schedule, images, t, noise)
+        guess = self.network([x_t, t], training=training)
+        return noise, ops.cast(guess, "float32")
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Mark the guess: the mean squared error of the noise (Eq. 14). One number."""
+        noise, guess = y_pred
+        return ops.mean(mean_per_image(ops.square(noise - guess)))
+
+    def compile(self, optimizer: Any = None, **options: Any) -> None:
+        """Make ready for ``fit``; without arguments, with the published optimizer.
+
+        Args:
+            optimizer: any Keras optimizer; None builds :func:`make_optimizer`.
+            **options: as for ``keras.Model.compile``. ``jit_compile`` is off on TensorFlow
+                unless asked for: on a CPU, XLA's convolutions are the slower ones.
+        """
+        if optimizer is None:
+            optimizer = make_optimizer(self.parameters.training)
+        if keras.backend.backend() == "tensorflow":
+            options.setdefault("jit_compile", False)
+        super().compile(optimizer=optimizer, **options)
+
+    def denoise(self, x_t: Any, t: Any) -> Any:
+        """Guess the noise in ``x_t`` at step ``t``: the denoise function that samplers take.
+
+        Args:
+            x_t: noisy images, float32 ``(batch, height, width, channels)``.
+            t: int32 ``(batch,)`` in 0 … T-1.
+
+        Returns:
+            The guessed noise, float32, same shape as ``x_t``.
+        """
+        if not self._denoiser:
+            self._denoiser.append(compile_denoiser(self.network))
+        return self._denoiser[0](x_t, t)
+
+    def sample(
+        self,
+        n: int,
+        seed: int | None = None,
+        sampler: Callable[..., Any] = p_sample_loop,
+        **options: Any,
+    ) -> np.ndarray:
+        """Draw images out of noise.
+
+        Args:
+            n: how many, at least 1.
+            seed: makes them repeatable; None draws new ones each time.
+            sampler: how to walk back, called as ``sampler(denoise, schedule, shape, seed=…)``.
+            **options: passed on to the sampler, ``progress=True`` for instance.
+
+        Returns:
+            float32 ``(n, height, width, channels)`` in [-1, 1].
+
+        Raises:
+            ValueError: if ``n`` is less than 1.
+        """
+        if n < 1:
+            raise ValueError(f"n = {n} images cannot be drawn; ask for at least 1.")
+        if "variance" in inspect.signature(sampler).parameters or sampler is p_sample_loop:
+            options.setdefault("variance", self.parameters.variance)
+        shape = (n, *self.parameters.unet.image_shape)
+        images = sampler(self.denoise, self.schedule, shape, seed=seed, **options)
+        return ops.convert_to_numpy(images)
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras needs to build the model again."""
+        return {"parameters": self.parameters.to_dict(), "name": self.name}
