@@ -1,0 +1,445 @@
+import io
+import os
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from diffusion_walkthrough.data import (
+    COMPANION_INDEX,
+    check_image_range,
+    companion_digit,
+    from_uint8,
+    load_images,
+    to_uint8,
+)
+
+DATASETS = Path(
+    os.environ.get("DIFFUSION_DATASETS", Path(__file__).resolve().parents[2] / "shared/datasets")
+)
+needs_mnist = pytest.mark.skipif(
+    not (DATASETS / "mnist.npz").is_file(), reason="mnist.npz is not in DIFFUSION_DATASETS"
+)
+
+
+def save_picture(path, pixels, mode=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(pixels, np.uint8)).convert(mode or "L").save(path)
+
+
+def grey(value, shape=(4, 4)):
+    return np.full(shape, value, np.uint8)
+
+
+# --- the digits ----------------------------------------------------------------------------------
+
+
+def test_digits_are_split_once_and_for_all():
+    train, train_labels = load_images()
+    test, test_labels = load_images("digits", split="test")
+    assert train.shape == (1500, 8, 8, 1)
+    assert test.shape == (297, 8, 8, 1)
+    assert train.dtype == test.dtype == np.float32
+    assert train_labels.dtype == test_labels.dtype == np.int32
+    order = np.random.default_rng(0).permutation(1797)
+    digits = load_digits()
+    np.testing.assert_array_equal((train[..., 0] + 1) * 8, digits.images[order[:1500]])
+    np.testing.assert_array_equal((test[..., 0] + 1) * 8, digits.images[order[1500:]])
+    np.testing.assert_array_equal(train_labels, digits.target[order[:1500]])
+    np.testing.assert_array_equal(test_labels, digits.target[order[1500:]])
+
+
+def test_digits_fill_the_range():
+    images, _ = load_images()
+    assert images.min() == -1.0
+    assert images.max() == 1.0
+    check_image_range(images)
+
+
+def test_loading_twice_gives_arrays_of_ones_own():
+    first, _ = load_images()
+    first[:] = 0
+    assert load_images()[0].max() == 1.0
+
+
+def test_the_companion_is_always_the_same_three():
+    image, label = companion_digit()
+    images, labels = load_images()
+    assert label == 3
+    assert type(label) is int
+    np.testing.assert_array_equal(image, images[COMPANION_INDEX])
+    assert labels[COMPANION_INDEX] == 3
+    # Number 3 of the rows of pixels, from 0 to 16, as scikit-learn has it.
+    np.testing.assert_array_equal((image[3, :, 0] + 1) * 8, [0, 0, 0, 12, 16, 6, 0, 0])
+
+
+def test_image_size_resizes_and_stays_in_range():
+    images, labels = load_images("digits", image_size=16)
+    assert images.shape == (1500, 16, 16, 1)
+    assert images.dtype == np.float32
+    check_image_range(images)
+    np.testing.assert_array_equal(labels, load_images()[1])
+    original = load_images()[0]
+    # Averages survive but for the edges.
+    np.testing.assert_allclose(images.mean((1, 2, 3)), original.mean((1, 2, 3)), atol=0.1)
+
+
+def test_shrinking_averages_instead_of_skipping_pixels(tmp_path):
+    checkerboard = np.indices((8, 8)).sum(0) % 2 * 255
+    np.savez(tmp_path / "board.npz", images=checkerboard[np.newaxis].astype(np.uint8))
+    images, _ = load_images(tmp_path / "board.npz", image_size=2)
+    np.testing.assert_allclose(images, 0, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "piece"),
+    [
+        ({"name": "digit"}, ValueError, "Did you mean 'digits'"),
+        ({"name": "MNIST"}, ValueError, "Did you mean 'mnist'"),
+        ({"name": "zzz"}, ValueError, "'digits', 'mnist', 'fashion_mnist', 'cifar10'"),
+        ({"name": "absent/pictures"}, FileNotFoundError, "no file or folder absent/pictures"),
+        ({"name": "absent.npz"}, FileNotFoundError, "absent.npz"),
+        ({"split": "valid"}, ValueError, "'train', 'test'"),
+        ({"split": None}, ValueError, "'train', 'test'"),
+        ({"image_size": 0}, ValueError, "1 to 4096"),
+        ({"image_size": 10**6}, ValueError, "1 to 4096"),
+        ({"image_size": 8.0}, TypeError, "int or None"),
+        ({"image_size": True}, TypeError, "int or None"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_the_remedy(options, error, piece, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error) as caught:
+        load_images(**options)
+    assert piece in str(caught.value).replace(os.sep, "/")
+
+
+# --- through Keras -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake_keras(monkeypatch):
+    """Stands in for Keras: ``fake_keras.result`` is what load_data returns or raises."""
+    keras = types.ModuleType("keras")
+    keras.result = None
+
+    def load_data():
+        if isinstance(keras.result, Exception):
+            raise keras.result
+        return keras.result
+
+    source = types.SimpleNamespace(load_data=load_data)
+    keras.datasets = types.SimpleNamespace(mnist=source, fashion_mnist=source, cifar10=source)
+    monkeypatch.setitem(sys.modules, "keras", keras)
+    return keras
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+def test_without_a_network_the_error_says_what_to_do(fake_keras, monkeypatch, tmp_path, name):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    fake_keras.result = Exception("URL fetch failure on somewhere: None -- no route to host")
+    with pytest.raises(ConnectionError) as caught:
+        load_images(name)
+    message = str(caught.value)
+    assert "no route to host" in message
+    assert str(tmp_path / "datasets") in message
+    assert 'load_images("digits")' in message
+
+
+def test_keras_data_sets_come_in_our_form(fake_keras):
+    pixels = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    train = (pixels, np.array([[3], [5]], np.uint8))
+    test = (pixels[:1], np.array([[9]], np.uint8))
+    fake_keras.result = (train, test)
+    images, labels = load_images("cifar10")
+    np.testing.assert_array_equal(images, from_uint8(pixels))
+    assert labels.tolist() == [3, 5]
+    assert load_images("cifar10", split="test")[1].tolist() == [9]
+
+
+def test_grey_keras_data_sets_get_a_channel(fake_keras):
+    part = (np.zeros((2, 28, 28), np.uint8), np.array([1, 2], np.uint8))
+    fake_keras.result = (part, part)
+    images, labels = load_images("mnist", image_size=32)
+    assert images.shape == (2, 32, 32, 1)
+    assert labels.dtype == np.int32
+
+
+@needs_mnist
+def test_the_real_mnist_file_in_keras_layout():
+    images, labels = load_images(DATASETS / "mnist.npz", split="test")
+    assert images.shape == (10000, 28, 28, 1)
+    assert images.dtype == np.float32
+    assert (images.min(), images.max()) == (-1.0, 1.0)
+    assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+# --- .npz ----------------------------------------------------------------------------------------
+
+
+def test_npz_of_images_and_labels(tmp_path):
+    pixels = np.arange(2 * 4 * 6, dtype=np.uint8).reshape(2, 4, 6)
+    np.savez(tmp_path / "own.npz", images=pixels, labels=[7, 8])
+    images, labels = load_images(str(tmp_path / "own.npz"))
+    np.testing.assert_array_equal(images[..., 0], from_uint8(pixels))
+    assert labels.tolist() == [7, 8]
+    # A size cuts the central square, 4x4, out of 4x6.
+    np.testing.assert_allclose(
+        load_images(tmp_path / "own.npz", image_size=4)[0][..., 0], from_uint8(pixels[:, :, 1:5])
+    )
+
+
+def test_npz_with_both_splits_and_without_labels(tmp_path):
+    values = np.linspace(-1, 1, 2 * 3 * 3 * 1).reshape(2, 3, 3, 1)
+    np.savez_compressed(tmp_path / "own.npz", x_train=values, x_test=values[:1])
+    images, labels = load_images(tmp_path / "own.npz")
+    np.testing.assert_array_equal(images, values.astype(np.float32))
+    assert images.dtype == np.float32
+    assert labels.tolist() == [-1, -1]
+    assert len(load_images(tmp_path / "own.npz", split="test")[0]) == 1
+
+
+LEVELS = np.linspace(0, 1, 32).reshape(2, 4, 4)
+WRONG_ARRAYS = [
+    ({"pictures": LEVELS}, "it holds pictures. Name the arrays images and labels"),
+    ({}, "it holds nothing"),
+    ({"images": LEVELS}, "looks like [0, 1]"),
+    ({"images": LEVELS * 255}, "looks like [0, 255]"),
+    ({"images": LEVELS * np.nan}, "not finite"),
+    ({"images": (LEVELS * 255).astype(int)}, "int64, but they must be uint8"),
+    ({"images": np.zeros((2, 4), np.uint8)}, "shape (2, 4)"),
+    ({"images": np.zeros((0, 4, 4), np.uint8)}, "at least one image"),
+    ({"images": np.zeros((2, 3, 8, 8), np.uint8)}, "np.moveaxis(images, 1, -1)"),
+    ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [1]}, "one for each of the 2 images"),
+    ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0.5, 1]}, "whole numbers"),
+    ({"images": np.array([{}, {}], dtype=object)}, "plain arrays"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "piece"), WRONG_ARRAYS, ids=[piece for _, piece in WRONG_ARRAYS]
+)
+def test_a_wrong_npz_is_refused_with_the_remedy(tmp_path, arrays, piece):
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises((ValueError, TypeError)) as caught:
+        load_images(tmp_path / "own.npz")
+    assert piece in str(caught.value)
+
+
+def test_npz_of_images_has_no_test_split(tmp_path):
+    np.savez(tmp_path / "own.npz", images=np.zeros((2, 4, 4), np.uint8))
+    with pytest.raises(ValueError, match="no images for split='test'"):
+        load_images(tmp_path / "own.npz", split="test")
+
+
+def damaged_npz():
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=np.arange(4096, dtype=np.uint8).reshape(1, 64, 64))
+    data = buffer.getvalue()
+    single = io.BytesIO()
+    np.save(single, np.zeros((1, 4, 4), np.uint8))
+    return {
+        "empty": b"",
+        "text": b"not a zip",
+        "cut": data[: len(data) // 2],
+        "spoilt inside": data[:150] + bytes(50) + data[200:],
+        "an .npy": single.getvalue(),
+        "a pickle": b"\x80\x04K\x01.",
+    }
+
+
+@pytest.mark.parametrize("kind", damaged_npz())
+def test_a_damaged_npz_is_refused(tmp_path, kind):
+    (tmp_path / "own.npz").write_bytes(damaged_npz()[kind])
+    with pytest.raises(ValueError, match=r"own\.npz cannot be read as an \.npz"):
+        load_images(tmp_path / "own.npz")
+
+
+def test_an_npz_with_a_pickle_inside_does_not_run_it(tmp_path):
+    marker = tmp_path / "executed"
+
+    class Payload:
+        def __reduce__(self):
+            return marker.touch, ()
+
+    np.savez(tmp_path / "own.npz", images=np.array([Payload()], dtype=object))
+    with pytest.raises(ValueError, match="plain arrays"):
+        load_images(tmp_path / "own.npz")
+    assert not marker.exists()
+
+
+def test_another_kind_of_file_is_refused(tmp_path):
+    (tmp_path / "images.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"neither a folder nor an \.npz"):
+        load_images(tmp_path / "images.zip")
+
+
+# --- folders -------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_pictures_is_read_in_order(tmp_path):
+    for name, value in (("b.png", 255), ("a.bmp", 0), ("c.PNG", 51)):
+        save_picture(tmp_path / name, grey(value))
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / ".hidden.png").write_text("not a picture")
+    images, labels = load_images(tmp_path)
+    assert images.shape == (3, 4, 4, 1)
+    assert images.dtype == np.float32
+    np.testing.assert_allclose(images[:, 0, 0, 0], [-1, 1, -0.6], rtol=1e-6)
+    assert labels.tolist() == [-1, -1, -1]
+
+
+def test_subfolders_are_labels(tmp_path):
+    save_picture(tmp_path / "zebras" / "1.png", grey(10))
+    save_picture(tmp_path / "ants" / "1.png", grey(20))
+    save_picture(tmp_path / "ants" / "2.png", grey(30))
+    save_picture(tmp_path / ".ipynb_checkpoints" / "1.png", grey(40))
+    images, labels = load_images(str(tmp_path))
+    assert to_uint8(images)[:, 0, 0, 0].tolist() == [20, 30, 10]
+    assert labels.tolist() == [0, 0, 1]
+
+
+def test_pictures_of_different_sizes_want_image_size(tmp_path):
+    save_picture(tmp_path / "a.png", grey(0, (4, 4)))
+    save_picture(tmp_path / "b.png", grey(255, (6, 8)))
+    with pytest.raises(ValueError, match=r"b\.png is \(6, 8, 1\).*image_size"):
+        load_images(tmp_path)
+    images, _ = load_images(tmp_path, image_size=5)
+    assert images.shape == (2, 5, 5, 1)
+    np.testing.assert_array_equal(images.mean((1, 2, 3)), [-1, 1])
+
+
+def test_grey_and_coloured_pictures_do_not_mix(tmp_path):
+    save_picture(tmp_path / "a.png", grey(0))
+    save_picture(tmp_path / "b.png", grey(0), mode="RGB")
+    with pytest.raises(ValueError, match="all are grey or all are coloured"):
+        load_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("1", 1), ("L", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3)]
+)
+def test_every_usual_kind_of_picture_is_read(tmp_path, mode, channels):
+    save_picture(tmp_path / "a.png", grey(255), mode=mode)
+    images, _ = load_images(tmp_path)
+    assert images.shape == (1, 4, 4, channels)
+    np.testing.assert_array_equal(images, 1.0)
+
+
+def test_what_is_transparent_becomes_white(tmp_path):
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(load_images(tmp_path)[0], 1.0)
+
+
+def test_a_photograph_that_lies_on_its_side_is_turned_upright(tmp_path):
+    picture = Image.fromarray(np.array([[0, 255], [0, 255]], np.uint8).repeat(8, 0).repeat(8, 1))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    picture.save(tmp_path / "a.jpg", exif=exif, quality=100)
+    images, _ = load_images(tmp_path)
+    assert images[0, :8].mean() < -0.9
+    assert images[0, 8:].mean() > 0.9
+
+
+def test_more_than_eight_bits_are_refused(tmp_path):
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png cannot be read.*8 bits"):
+        load_images(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["text", "cut"])
+def test_an_unreadable_picture_is_named(tmp_path, damage):
+    save_picture(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (32, 32)))
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(b"no picture" if damage == "text" else data[:300])
+    with pytest.raises(ValueError, match=r"b\.png cannot be read as a picture"):
+        load_images(tmp_path)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing here")
+    with pytest.raises(ValueError, match=r"no pictures in the folder.*\.png"):
+        load_images(tmp_path)
+
+
+def test_a_folder_has_no_test_split(tmp_path):
+    save_picture(tmp_path / "a.png", grey(0))
+    with pytest.raises(ValueError, match="folder of their own"):
+        load_images(tmp_path, split="test")
+
+
+# --- from and to pixels --------------------------------------------------------------------------
+
+
+def test_all_256_values_come_back():
+    pixels = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(to_uint8(from_uint8(pixels)), pixels)
+    assert from_uint8(pixels).dtype == np.float32
+    assert from_uint8([np.uint8(0), np.uint8(255)]).tolist() == [-1.0, 1.0]
+
+
+@given(pixels=hnp.arrays(np.uint8, hnp.array_shapes(max_dims=4)))
+def test_pixels_of_any_shape_come_back(pixels):
+    images = from_uint8(pixels)
+    np.testing.assert_array_equal(to_uint8(images), pixels)
+    np.testing.assert_array_equal(to_uint8(images.astype(np.float64)), pixels)
+
+
+@given(value=st.floats(-1, 1, width=32))
+def test_rounding_is_to_the_nearest(value):
+    assert abs(int(to_uint8(value)) - (value + 1) * 127.5) <= 0.5 + 1e-4
+
+
+def test_to_uint8_rounds_and_clips():
+    step = 2 / 255
+    values = [-1 + 0.4 * step, -1 + 0.6 * step, 1 - 0.4 * step, -7, 7, -np.inf, np.inf]
+    assert to_uint8(values).tolist() == [0, 1, 255, 0, 255, 0, 255]
+    assert to_uint8(values).dtype == np.uint8
+
+
+def test_nan_has_no_colour():
+    with pytest.raises(ValueError, match="1 of 3 values are NaN"):
+        to_uint8([0.0, np.nan, 1.0])
+
+
+@pytest.mark.parametrize("pixels", [np.zeros(3), np.zeros(3, np.int64), [1, 2]])
+def test_from_uint8_takes_only_uint8(pixels):
+    with pytest.raises(TypeError, match="uint8"):
+        from_uint8(pixels)
+
+
+@pytest.mark.parametrize(
+    ("images", "piece"),
+    [
+        (np.array([0, 128, 255], np.uint8), "[0, 255]: convert with images / 127.5 - 1"),
+        (np.array([0.0, 3.0, 200.0]), "[0, 255]"),
+        (np.array([0.0, 0.5, 1.0]), "[0, 1]: convert with images * 2 - 1"),
+        (np.array([-1.5, 0.0, 1.2]), "images.clip(-1, 1)"),
+        (np.array([-200.0, 300.0]), "clip"),
+        (np.array([0.0, np.nan]), "not finite"),
+        (np.array([-1.0, np.inf]), "not finite"),
+        (np.zeros((0, 8, 8, 1)), "empty"),
+    ],
+)
+def test_a_wrong_range_is_named_with_the_remedy(images, piece):
+    with pytest.raises(ValueError, match="image") as caught:
+        check_image_range(images)
+    assert piece in str(caught.value)
+
+
+@pytest.mark.parametrize("images", [[-1.0, 1.0], [-0.1, 0.5], [0.0, 0.0], [1.0], [-1.0, -1.0]])
+def test_a_right_range_is_accepted(images):
+    check_image_range(np.array(images))
+
+
+def test_the_remedies_do_remedy():
+    check_image_range(np.arange(256) / 127.5 - 1)
+    check_image_range(np.linspace(0, 1) * 2 - 1)
+    check_image_range(np.array([-1.5, 2.0]).clip(-1, 1))
