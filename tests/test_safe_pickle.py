@@ -298,7 +298,8 @@ def test_the_hand_made_array_is_right_when_it_does_not_lie():
         {"shape": 2},
         {"code": "O8"},
         {"code": "O"},
-        {"code": "V8"},
+        {"code": "V4"},
+        {"code": "S4"},
         {"code": "f3"},
         {"code": "i4,O"},
         {"code": "f4\n"},
@@ -327,6 +328,12 @@ def test_deep_nesting_is_refused():
 def test_a_deep_tuple_as_a_key_is_refused_before_it_is_hashed():
     with pytest.raises(UnsafePickleError, match="key"):
         load(b"})" + b"\x85" * 500_000 + b"Ns.")
+
+
+def test_a_long_tuple_as_a_key_is_refused_as_hashing_it_takes_long():
+    assert load(pickle.dumps({(1,) * 8: None})) == {(1,) * 8: None}
+    with pytest.raises(UnsafePickleError, match="key"):
+        load(pickle.dumps({(1,) * 9: None}))
 
 
 def test_a_list_that_holds_itself_is_refused():
