@@ -178,10 +178,12 @@ def p_sample_loop(
         float32 tensor of that shape; images lie in [-1, 1].
     """
     bar = keras.utils.Progbar(len(schedule), unit_name="step") if progress else None
+    images = None
     for steps_left, x in p_sample_loop_progressive(denoise_fn, schedule, shape, **options):
+        images = x
         if bar:
             bar.update(len(schedule) - steps_left)
-    return x
+    return images
 
 
 def p_sample_loop_trajectory(

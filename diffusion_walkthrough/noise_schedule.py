@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffusion_walkthrough.parameters import ScheduleParameters
+
 #: No step may add so much noise that nothing is left of the image (Nichol & Dhariwal 2021, §3.2).
 LARGEST_BETA = 0.999
 
@@ -119,9 +121,9 @@ class NoiseSchedule:
         """Compute all tables from ``betas``, shape ``(T,)``, each in (0, 1)."""
         self.betas = _checked_betas(betas)
         self.alphas = 1.0 - self.betas
-        self.alphas_cumprod = np.cumprod(self.alphas)
+        self.alphas_cumprod: NDArray[np.float64] = np.cumprod(self.alphas)
         self.alphas_cumprod_prev = np.append(1.0, self.alphas_cumprod[:-1])
-        noise_variance = 1.0 - self.alphas_cumprod
+        noise_variance: NDArray[np.float64] = 1.0 - self.alphas_cumprod
 
         self.sqrt_alphas_cumprod = np.sqrt(self.alphas_cumprod)
         self.sqrt_one_minus_alphas_cumprod = np.sqrt(noise_variance)
@@ -145,8 +147,8 @@ class NoiseSchedule:
         self.posterior_mean_coef2 = (1.0 - earlier) * np.sqrt(self.alphas) / noise_variance
 
     @classmethod
-    def from_parameters(cls, parameters: Any) -> NoiseSchedule:
-        """Build the schedule that a :class:`~diffusion_walkthrough.parameters.ScheduleParameters` describes."""
+    def from_parameters(cls, parameters: ScheduleParameters) -> NoiseSchedule:
+        """Build the schedule that :class:`ScheduleParameters` describe."""
         return cls(
             make_betas(
                 parameters.name,

@@ -72,7 +72,9 @@ def embed_timestep(t: Any, base_width: int) -> Any:
     return dense(4 * base_width)(embedding)
 
 
-def residual_block(x: Any, embedding: Any, width: int, groups: int = 32, dropout: float = 0.0):
+def residual_block(
+    x: Any, embedding: Any, width: int, groups: int = 32, dropout: float = 0.0
+) -> Any:
     """Two convolutions with the time added in between, plus a shortcut around them.
 
     Args:

@@ -8,9 +8,10 @@ and the tests hand in.
 
 from diffusion_walkthrough.classroom.exercises.verdicts import (
     Verdict,
+    mark,
     same_numbers,
     show_solution,
     unanswered,
 )
 
-__all__ = ["Verdict", "same_numbers", "show_solution", "unanswered"]
+__all__ = ["Verdict", "mark", "same_numbers", "show_solution", "unanswered"]

@@ -52,6 +52,38 @@ def same_numbers(attempt: Any, expected: Any, tolerance: float = 1e-4) -> bool:
     )
 
 
+def mark(
+    answer: Any,
+    expected: Any,
+    hints: list[tuple[Any, str]],
+    right: str,
+    tolerance: float = 1e-4,
+) -> Verdict:
+    """Compare an answer with the right one, then with each foreseen wrong one.
+
+    Args:
+        answer: the reader's number or array.
+        expected: the right one.
+        hints: pairs of a foreseen wrong answer and the hint that names its misconception.
+        right: what the right answer means.
+        tolerance: relative (and absolute) tolerance of the comparisons.
+    """
+    waiting = unanswered(answer)
+    if waiting:
+        return waiting
+    if same_numbers(answer, expected, tolerance):
+        return Verdict(True, right)
+    for wrong, hint in hints:
+        if same_numbers(answer, wrong, tolerance):
+            return Verdict(False, hint)
+    shape = np.shape(answer)
+    if shape != np.shape(expected):
+        return Verdict(False, f"The answer has shape {shape}; {np.shape(expected)} is expected.")
+    return Verdict(
+        False, "The numbers differ. Compare each factor with the equation, one at a time."
+    )
+
+
 def show_solution(check: Callable[[Any], Verdict]) -> None:
     """Print a solution of the exercise that ``check`` marks.
 
