@@ -121,9 +121,9 @@ class NoiseSchedule:
         """Compute all tables from ``betas``, shape ``(T,)``, each in (0, 1)."""
         self.betas = _checked_betas(betas)
         self.alphas = 1.0 - self.betas
-        self.alphas_cumprod: NDArray[np.float64] = np.cumprod(self.alphas)
+        self.alphas_cumprod = np.cumprod(self.alphas, dtype=np.float64)
         self.alphas_cumprod_prev = np.append(1.0, self.alphas_cumprod[:-1])
-        noise_variance: NDArray[np.float64] = 1.0 - self.alphas_cumprod
+        noise_variance = 1.0 - self.alphas_cumprod
 
         self.sqrt_alphas_cumprod = np.sqrt(self.alphas_cumprod)
         self.sqrt_one_minus_alphas_cumprod = np.sqrt(noise_variance)
