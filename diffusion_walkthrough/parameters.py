@@ -305,7 +305,9 @@ class UNetParameters(_Parameters):
 class TrainingParameters(_Parameters):
     """How the network is trained; the defaults are the paper's for CIFAR-10 (appendix B).
 
-    ``learning_rate`` is reached after ``warmup_steps`` steps; ``batch_size`` images per step;
+    ``learning_rate`` is reached after ``warmup_steps`` steps and then stays, or, if ``decay_steps``
+    names the length of the whole run, falls to 0 along half a cosine (short runs want that);
+    ``batch_size`` images per step;
     ``gradient_clip`` is the largest global norm of a gradient, None for no clipping;
     ``ema_momentum`` is the share of the old averaged weights kept in each step, None for no
     average (a run of n steps wants a momentum well below 1 - 1/n); ``horizontal_flip`` mirrors
@@ -316,6 +318,7 @@ class TrainingParameters(_Parameters):
 
     learning_rate: float = 2e-4
     warmup_steps: int = 5000
+    decay_steps: int | None = None
     batch_size: int = 128
     gradient_clip: float | None = 1.0
     ema_momentum: float | None = 0.9999
@@ -328,6 +331,9 @@ class TrainingParameters(_Parameters):
             batch_size=_integer("batch_size", self.batch_size, minimum=1),
             horizontal_flip=_flag("horizontal_flip", self.horizontal_flip),
         )
+        if self.decay_steps is not None:
+            steps = _integer("decay_steps", self.decay_steps, minimum=self.warmup_steps + 1)
+            self._normalise(decay_steps=steps)
         if self.gradient_clip is not None:
             rule = "above 0, or None for no clipping"
             clip = _real("gradient_clip", self.gradient_clip, rule, lambda v: v > 0)
@@ -377,19 +383,23 @@ class DiffusionParameters(_Parameters):
     def digits(cls) -> DiffusionParameters:
         """A model of scikit-learn's 8x8 digits that two CPU cores train in about a minute."""
         return cls(
-            schedule=ScheduleParameters(timesteps=200),
+            schedule=ScheduleParameters(name="cosine", timesteps=200),
             unet=UNetParameters(
                 image_size=8,
                 channels=1,
-                base_width=32,
-                width_multipliers=(1, 2),
+                base_width=16,
+                width_multipliers=(1, 3),
                 residual_blocks=1,
                 attention_sizes=(4,),
                 dropout=0.0,
                 groups=8,
             ),
             training=TrainingParameters(
-                learning_rate=2e-3, warmup_steps=100, ema_momentum=0.99, horizontal_flip=False
+                learning_rate=3e-3,
+                warmup_steps=100,
+                decay_steps=1080,
+                ema_momentum=None,
+                horizontal_flip=False,
             ),
             variance="fixed_small",
         )

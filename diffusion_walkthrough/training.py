@@ -9,6 +9,7 @@ methods: :meth:`DiffusionModel.call` asks the network one question about each im
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from keras import ops
 
 from diffusion_walkthrough.backward_sampling import DenoiseFn, p_sample_loop
+from diffusion_walkthrough.data import check_image_range
 from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.loss import mean_per_image
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
@@ -24,24 +26,42 @@ from diffusion_walkthrough.parameters import DiffusionParameters, TrainingParame
 from diffusion_walkthrough.unet import build_unet
 
 
+def learning_rate_schedule(parameters: TrainingParameters) -> Any:
+    """Build the learning rate: an even rise over the warm-up, then constant, or falling to 0.
+
+    Args:
+        parameters: ``learning_rate``, ``warmup_steps``, and ``decay_steps``, the length of the
+            whole run if the rate is to fall along half a cosine, or None.
+
+    Returns:
+        A number, or a Keras schedule from step to learning rate.
+    """
+    schedules = keras.optimizers.schedules
+    rate, warmup, total = (
+        parameters.learning_rate,
+        parameters.warmup_steps,
+        parameters.decay_steps,
+    )
+    if total is not None:
+        rise = {"warmup_target": rate, "warmup_steps": warmup} if warmup else {}
+        return schedules.CosineDecay(0.0 if warmup else rate, total - warmup, **rise)
+    if warmup:
+        return schedules.PolynomialDecay(0.0, warmup, end_learning_rate=rate)
+    return rate
+
+
 def make_optimizer(parameters: TrainingParameters) -> keras.optimizers.Optimizer:
     """Build the optimizer of the paper: Adam with warm-up, clipping and averaged weights.
 
-    The learning rate rises evenly over ``warmup_steps`` and then stays. After each ``fit``, Keras
-    puts the exponential moving average of the weights in their place.
+    After each ``fit``, Keras puts the exponential moving average of the weights in their place.
 
     Args:
-        parameters: learning rate, warm-up, clipping and averaging.
+        parameters: learning rate, warm-up, decay, clipping and averaging.
 
     Source: Ho et al. 2020, appendix B.
     """
-    learning_rate: Any = parameters.learning_rate
-    if parameters.warmup_steps > 0:
-        learning_rate = keras.optimizers.schedules.PolynomialDecay(
-            0.0, parameters.warmup_steps, end_learning_rate=parameters.learning_rate
-        )
     return keras.optimizers.Adam(
-        learning_rate,
+        learning_rate_schedule(parameters),
         epsilon=1e-8,
         global_clipnorm=parameters.gradient_clip,
         use_ema=parameters.ema_momentum is not None,
@@ -185,6 +205,67 @@ class DiffusionModel(keras.Model):
         if keras.backend.backend() == "tensorflow":
             options.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **options)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        **options: Any,
+    ) -> keras.callbacks.History:
+        """Train on images, as ``keras.Model.fit`` does, with the parameters' own defaults.
+
+        Args:
+            x: clean images, float32 ``(n, height, width, channels)`` in [-1, 1]; or anything
+                else that Keras trains on and that yields such batches.
+            y: not used: the images are their own answer.
+            batch_size: images per step; None takes the parameters' number.
+            epochs: None plans the whole run of ``decay_steps`` steps, or 1 epoch if that is None.
+            **options: as for ``keras.Model.fit``.
+
+        Returns:
+            Keras's history, with the loss of each epoch.
+
+        Raises:
+            ValueError: if the images have another shape than the network's, or do not lie in
+                [-1, 1].
+        """
+        if isinstance(x, np.ndarray):
+            self._check_images(x)
+            batch_size = batch_size or self.parameters.training.batch_size
+            epochs = epochs or self._planned_epochs(math.ceil(len(x) / batch_size))
+        return super().fit(x, y, batch_size=batch_size, epochs=epochs or 1, **options)
+
+    def evaluate(self, x: Any = None, y: Any = None, **options: Any) -> Any:
+        """Measure the loss on images, as ``keras.Model.evaluate`` does, without dropout."""
+        if isinstance(x, np.ndarray):
+            self._check_images(x)
+        return super().evaluate(x, y, **options)
+
+    def _check_images(self, images: np.ndarray) -> None:
+        expected = self.parameters.unet.image_shape
+        if images.shape[1:] != expected:
+            raise ValueError(
+                f"images have shape {images.shape}; this model needs (n, {expected[0]}, "
+                f"{expected[1]}, {expected[2]}). load_images(…, image_size={expected[0]}) resizes, "
+                "or build a model with other UNetParameters."
+            )
+        check_image_range(images)
+
+    def _planned_epochs(self, steps_per_epoch: int) -> int:
+        return math.ceil((self.parameters.training.decay_steps or 1) / steps_per_epoch)
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """What Keras needs to compile a loaded model again."""
+        if not self.compiled:
+            return None
+        return {"optimizer": keras.optimizers.serialize(self.optimizer)}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile a loaded model as the saved one was, ready to go on training."""
+        self.compile(keras.optimizers.deserialize(config["optimizer"]))
+        self.optimizer.build(self.trainable_variables)
 
     def denoise(self, x_t: Any, t: Any) -> Any:
         """Guess the noise in ``x_t`` at step ``t``: the denoise function that samplers take.

@@ -114,6 +114,7 @@ def test_cifar10_is_the_papers():
         "training": {
             "learning_rate": 2e-4,
             "warmup_steps": 5000,
+            "decay_steps": None,
             "batch_size": 128,
             "gradient_clip": 1.0,
             "ema_momentum": 0.9999,
@@ -400,7 +401,7 @@ BROKEN_JSON = [
     (lambda text: text.replace("diffusion_walkthrough.", "other."), "format"),
     (lambda text: text.replace('"channels"', '"chanels"'), "Did you mean 'channels'"),
     (lambda text: text.replace('"parameters"', '"parametres"'), "Did you mean 'parameters'"),
-    (lambda text: text.replace('"linear"', "3"), "name=3"),
+    (lambda text: text.replace('"cosine"', "3"), "name=3"),
     (lambda text: "[1, 2]", "format"),
     (lambda text: "[" * 200_000, "nested|JSON"),
     (lambda text: " " * 1024 * 1024 + text, "larger than"),

@@ -1,0 +1,206 @@
+"""Saving and loading models: nothing is lost, nothing is half-written, nothing needs explaining."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from diffusion_walkthrough import checkpoints
+from diffusion_walkthrough.checkpoints import load_model, save_model
+from diffusion_walkthrough.parameters import (
+    DiffusionParameters,
+    ScheduleParameters,
+    TrainingParameters,
+    UNetParameters,
+    save_parameters,
+)
+from diffusion_walkthrough.training import DiffusionModel
+
+TINY = DiffusionParameters(
+    schedule=ScheduleParameters(timesteps=10),
+    unet=UNetParameters(
+        image_size=4,
+        channels=1,
+        base_width=4,
+        width_multipliers=(1, 2),
+        residual_blocks=1,
+        attention_sizes=(),
+        dropout=0.0,
+        groups=2,
+    ),
+    training=TrainingParameters(warmup_steps=0, batch_size=4, ema_momentum=None),
+)
+
+
+def random_model(seed: int = 0) -> DiffusionModel:
+    """A model whose every weight is random, so that no prediction is 0 by construction."""
+    model = DiffusionModel(TINY, seed=seed)
+    rng = np.random.default_rng(seed)
+    model.network.set_weights([rng.normal(size=w.shape) for w in model.network.get_weights()])
+    return model
+
+
+def prediction(model: DiffusionModel) -> np.ndarray:
+    x_t = np.random.default_rng(5).standard_normal((3, 4, 4, 1)).astype("float32")
+    return keras.ops.convert_to_numpy(model.denoise(x_t, np.array([0, 4, 9], "int32")))
+
+
+@pytest.fixture(scope="module")
+def first() -> DiffusionModel:
+    return random_model(1)
+
+
+@pytest.fixture(scope="module")
+def second() -> DiffusionModel:
+    return random_model(2)
+
+
+IN_A_NEW_PROCESS = """
+import sys, numpy as np, keras
+from diffusion_walkthrough.checkpoints import load_model
+x_t = np.random.default_rng(5).standard_normal((3, 4, 4, 1)).astype("float32")
+t = np.array([0, 4, 9], "int32")
+guesses = [keras.ops.convert_to_numpy(load_model(p).denoise(x_t, t)) for p in sys.argv[2:]]
+np.save(sys.argv[1], np.stack(guesses))
+"""
+
+
+def test_a_new_process_predicts_the_same_to_the_bit(tmp_path, first):
+    paths = [
+        save_model(first, tmp_path / "folder"),
+        save_model(first, tmp_path / "pickled", parameters_as="pickle"),
+        save_model(first, tmp_path / "model.keras"),
+    ]
+    result = tmp_path / "guesses.npy"
+    command = [sys.executable, "-c", IN_A_NEW_PROCESS, str(result), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = prediction(first)
+    assert np.abs(expected).max() > 0.1
+    for guess in np.load(result):
+        np.testing.assert_array_equal(guess, expected)
+
+
+def test_the_parameters_lie_beside_the_weights(tmp_path, first):
+    path = save_model(first, tmp_path / "model")
+    assert sorted(p.name for p in path.iterdir()) == ["parameters.json", "weights.npz"]
+    path = save_model(first, tmp_path / "other", parameters_as="pickle")
+    assert sorted(p.name for p in path.iterdir()) == ["parameters.pkl", "weights.npz"]
+    assert load_model(path).parameters == TINY
+
+
+@pytest.mark.parametrize("name", ["model", "model.keras"])
+def test_an_earlier_model_is_only_replaced_on_request(tmp_path, name, first, second):
+    path = save_model(first, tmp_path / name)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        save_model(second, path)
+    np.testing.assert_array_equal(prediction(load_model(path)), prediction(first))
+    save_model(second, path, overwrite=True)
+    np.testing.assert_array_equal(prediction(load_model(path)), prediction(second))
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["model", "model.keras"])
+def test_a_failure_while_writing_leaves_the_earlier_model_alone(
+    tmp_path, name, monkeypatch, first, second
+):
+    path = save_model(first, tmp_path / name)
+    broken = second
+
+    def fail(*_args, **_kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoints.np, "savez", fail)
+    monkeypatch.setattr(DiffusionModel, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_model(broken, path, overwrite=True)
+    np.testing.assert_array_equal(prediction(load_model(path)), prediction(first))
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_failure_of_the_last_rename_puts_the_earlier_model_back(
+    tmp_path, monkeypatch, first, second
+):
+    path = save_model(first, tmp_path / "model")
+
+    def fail(*_args):
+        raise OSError("no rename today")
+
+    monkeypatch.setattr(checkpoints.os, "replace", fail)
+    monkeypatch.setattr(checkpoints, "save_parameters", lambda *_: None)
+    with pytest.raises(OSError, match="no rename"):
+        save_model(second, path, overwrite=True)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(prediction(load_model(path)), prediction(first))
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path, first):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match=r"thesis\.txt"):
+        save_model(first, tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_unknown_names_are_answered_with_the_known_ones():
+    with pytest.raises(FileNotFoundError, match="digits"):
+        load_model("digts")
+
+
+def test_missing_and_doubled_files_are_named(tmp_path, first):
+    path = save_model(first, tmp_path / "model")
+    save_parameters(TINY, path / "parameters.pkl")
+    with pytest.raises(ValueError, match="both"):
+        load_model(path)
+    (path / "parameters.pkl").unlink()
+    (path / "parameters.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"parameters\.json"):
+        load_model(path)
+    save_parameters(TINY, path / "parameters.json")
+    (path / "weights.npz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"weights\.npz"):
+        load_model(path)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path, first):
+    path = save_model(first, tmp_path / "model")
+    wider = dataclasses.replace(TINY, unet=dataclasses.replace(TINY.unet, base_width=8))
+    save_parameters(wider, path / "parameters.json", overwrite=True)
+    with pytest.raises(ValueError, match="does not fit"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("name", ["model", "model.keras"])
+def test_a_damaged_file_is_an_error(tmp_path, name, first):
+    path = save_model(first, tmp_path / name)
+    file = path / "weights.npz" if path.is_dir() else path
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        load_model(path)
+
+
+def test_other_files_and_models_are_refused(tmp_path, first):
+    (tmp_path / "notes.txt").write_text("not a model")
+    with pytest.raises(ValueError, match="not a saved model"):
+        load_model(tmp_path / "notes.txt")
+    other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    other.save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match="not a DiffusionModel"):
+        load_model(tmp_path / "other.keras")
+    with pytest.raises(TypeError, match="DiffusionModel"):
+        save_model(other, tmp_path / "x")
+    with pytest.raises(ValueError, match="parameters_as"):
+        save_model(first, tmp_path / "x", parameters_as="yaml")
+
+
+def test_the_keras_file_keeps_the_optimizer(tmp_path):
+    model = random_model()
+    model.compile()
+    model.fit(np.zeros((8, 4, 4, 1), "float32"), batch_size=4, verbose=0)
+    loaded = load_model(save_model(model, tmp_path / "model.keras"))
+    assert int(loaded.optimizer.iterations) == 2
+    np.testing.assert_array_equal(prediction(loaded), prediction(model))
