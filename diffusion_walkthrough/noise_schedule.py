@@ -7,7 +7,6 @@ first step of noise, so ``betas[t]`` is the paper's β with index t + 1
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,9 @@ from diffusion_walkthrough.parameters import ScheduleParameters
 
 #: No step may add so much noise that nothing is left of the image (Nichol & Dhariwal 2021, §3.2).
 LARGEST_BETA = 0.999
+
+#: A step that adds less than this would be lost in the rounding of 1 - ᾱ.
+SMALLEST_BETA = 1e-8
 
 #: The published linear schedule was made for this many steps.
 REFERENCE_TIMESTEPS = 1000
@@ -56,42 +58,23 @@ def make_betas(
         name: ``"linear"`` or ``"cosine"``.
         timesteps: T, the number of steps, at least 1.
         beta_start: β of the first step at T = 1000, in (0, 1).
-        beta_end: β of the last step at T = 1000, in (0, 1).
+        beta_end: β of the last step at T = 1000, in (0, 1), not below ``beta_start``.
         scaled: whether to scale the linear schedule to T.
 
     Returns:
         float64 array of shape ``(timesteps,)``, values in (0, 0.999].
 
     Raises:
-        ValueError: if a value breaks one of the rules above.
+        TypeError, ValueError: as :class:`ScheduleParameters` does, naming the parameter, its
+            value, the rule and the remedy.
     """
-    _check_schedule_values(timesteps, beta_start, beta_end)
-    if name == "linear":
-        scale = REFERENCE_TIMESTEPS / timesteps if scaled else 1.0
-        betas = scale * linear_betas(timesteps, beta_start, beta_end)
-    elif name == "cosine":
-        betas = cosine_betas(timesteps)
+    checked = ScheduleParameters(name, timesteps, beta_start, beta_end, scaled)
+    if checked.name == "cosine":
+        betas = cosine_betas(checked.timesteps)
     else:
-        nearest = difflib.get_close_matches(name, ["linear", "cosine"], n=1) or ["linear"]
-        raise ValueError(
-            f"name = {name!r} is not a noise schedule; known are 'linear' and 'cosine'. "
-            f"Did you mean {nearest[0]!r}?"
-        )
+        scale = REFERENCE_TIMESTEPS / checked.timesteps if checked.scaled else 1.0
+        betas = scale * linear_betas(checked.timesteps, checked.beta_start, checked.beta_end)
     return np.minimum(betas, LARGEST_BETA)
-
-
-def _check_schedule_values(timesteps: int, beta_start: float, beta_end: float) -> None:
-    if isinstance(timesteps, bool) or int(timesteps) != timesteps or timesteps < 1:
-        raise ValueError(
-            f"timesteps = {timesteps!r} must be a whole number of at least 1. "
-            "The paper uses 1000; 200 is plenty for 8×8 digits."
-        )
-    for name, value in (("beta_start", beta_start), ("beta_end", beta_end)):
-        if not 0 < value < 1:
-            raise ValueError(
-                f"{name} = {value!r} must lie strictly between 0 and 1: it is a variance, and "
-                "1 would replace the image by noise in a single step. The paper uses 1e-4 and 0.02."
-            )
 
 
 class NoiseSchedule:
@@ -118,10 +101,16 @@ class NoiseSchedule:
     """
 
     def __init__(self, betas: ArrayLike) -> None:
-        """Compute all tables from ``betas``, shape ``(T,)``, each in (0, 1)."""
+        """Compute all tables from ``betas``, shape ``(T,)``, each from 1e-8 to below 1.
+
+        Raises:
+            ValueError: if a value breaks that rule, or if so much noise is added in all that the
+                computer holds ᾱ for zero: the tables of the way back would be infinite.
+        """
         self.betas = _checked_betas(betas)
         self.alphas = 1.0 - self.betas
         self.alphas_cumprod = np.cumprod(self.alphas, dtype=np.float64)
+        _check_something_is_left(self.alphas_cumprod)
         self.alphas_cumprod_prev = np.append(1.0, self.alphas_cumprod[:-1])
         noise_variance = 1.0 - self.alphas_cumprod
 
@@ -170,7 +159,7 @@ class NoiseSchedule:
 
     def __repr__(self) -> str:
         """Say the number of steps and what is left of the image after them."""
-        return f"NoiseSchedule(T={len(self)}, signal_left={self.signal_left:.4f})"
+        return f"NoiseSchedule(T={len(self)}, signal_left={self.signal_left:.2g})"
 
 
 def _checked_betas(betas: ArrayLike) -> NDArray[np.float64]:
@@ -180,13 +169,25 @@ def _checked_betas(betas: ArrayLike) -> NDArray[np.float64]:
             f"betas has shape {array.shape}; it must be one-dimensional with at least one step, "
             "shape (T,). Build it with make_betas('linear', 1000)."
         )
-    wrong = np.flatnonzero(~((array > 0) & (array < 1)))
+    wrong = np.flatnonzero(~((array >= SMALLEST_BETA) & (array < 1)))
     if wrong.size:
         raise ValueError(
-            f"betas[{wrong[0]}] = {array[wrong[0]]} must lie strictly between 0 and 1: "
-            "it is the variance of the noise that step adds. Build betas with make_betas."
+            f"betas[{wrong[0]}] = {array[wrong[0]]} must be at least {SMALLEST_BETA} and below 1: "
+            "it is the variance of the noise that step adds, and 1 would leave nothing of the "
+            "image to go back to. Build betas with make_betas, or use "
+            f"np.clip(betas, {SMALLEST_BETA}, {LARGEST_BETA})."
         )
     return array
+
+
+def _check_something_is_left(alphas_cumprod: NDArray[np.float64]) -> None:
+    gone = np.flatnonzero(alphas_cumprod < np.finfo(np.float64).tiny)
+    if gone.size:
+        raise ValueError(
+            f"alphas_cumprod[{gone[0]}] = {alphas_cumprod[gone[0]]} must be above 0: from this "
+            "step on nothing is left of the image, and the way back divides by zero. "
+            "Use smaller betas or fewer steps, for example make_betas('cosine', 1000)."
+        )
 
 
 def extract(table: ArrayLike, t: Any, ndim: int) -> Any:
