@@ -41,7 +41,15 @@ def dense(width: int, scale: float = 1.0) -> Any:
 
 
 def normalize(x: Any, groups: int) -> Any:
-    """Group normalization: each group of channels of each image to mean 0 and variance 1."""
+    """Group normalization: each group of channels of each image to mean 0 and variance 1.
+
+    Raises ValueError if ``groups`` does not divide the number of channels.
+    """
+    if x.shape[-1] % groups:
+        raise ValueError(
+            f"groups={groups}: groups must divide the number of channels, {x.shape[-1]}. "
+            f"Use for example {math.gcd(x.shape[-1], groups)}."
+        )
     return layers.GroupNormalization(groups, epsilon=EPSILON)(x)
 
 
@@ -55,8 +63,15 @@ def timestep_embedding(t: Any, width: int) -> Any:
     Returns:
         float32 tensor of shape ``(batch, width)``, values in [-1, 1].
 
+    Raises ValueError for a ``width`` that is odd or below 4.
+
     Source: Vaswani et al. 2017 (arXiv 1706.03762) §3.5, in the variant of the original DDPM code.
     """
+    if width < 4 or width % 2:
+        raise ValueError(
+            f"width={width}: width must be even and at least 4, half of it sines and half cosines. "
+            f"Use {max(4, width + 1)}."
+        )
     half = width // 2
     exponents = ops.arange(half, dtype="float32") / (half - 1)
     frequencies = ops.exp(-math.log(10_000.0) * exponents)  # (half,)
@@ -81,7 +96,8 @@ def residual_block(
         x: ``(batch, height, width, channels)``.
         embedding: the embedded time, ``(batch, anything)``.
         width: number of channels of the result.
-        groups: groups of the normalization; must divide both the old and the new width.
+        groups: groups of the normalization; must divide both the old and the new width. With as
+            many groups as channels the second normalization takes the time out again.
         dropout: share of features dropped in training, in [0, 1).
 
     Returns:
@@ -97,6 +113,24 @@ def residual_block(
     h = conv(width, scale=ALMOST_ZERO)(h)
     shortcut = x if x.shape[-1] == width else dense(width)(x)
     return shortcut + h
+
+
+def attention_weights(queries: Any, keys: Any) -> Any:
+    """Say how much each pixel looks at each other one: softmax(q·k / √C).
+
+    Args:
+        queries: what each pixel looks for, ``(batch, pixels, channels)``.
+        keys: what each pixel offers, same shape.
+
+    Returns:
+        ``(batch, pixels, pixels)``, float32 also under mixed precision; ``[b, i, j]`` is how much
+        pixel i looks at pixel j, and the sum over j is 1.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), Eq. 1.
+    """
+    queries = queries * (1 / math.sqrt(queries.shape[-1]))  # before the product, which could grow
+    scores = ops.matmul(queries, ops.transpose(keys, (0, 2, 1)))
+    return ops.softmax(ops.cast(scores, "float32"), axis=-1)
 
 
 def attention_block(x: Any, groups: int = 32) -> Any:
@@ -118,8 +152,7 @@ def attention_block(x: Any, groups: int = 32) -> Any:
         dense(channels)(pixels),
         dense(channels)(pixels),
     )
-    scores = ops.matmul(queries, ops.transpose(keys, (0, 2, 1))) / math.sqrt(channels)
-    weights = ops.softmax(scores, axis=-1)  # (batch, pixel, pixel it looks at)
+    weights = ops.cast(attention_weights(queries, keys), values.dtype)
     result = dense(channels, scale=ALMOST_ZERO)(ops.matmul(weights, values))
     return x + ops.reshape(result, (-1, height, width, channels))
 
@@ -197,3 +230,99 @@ def _up(x: Any, skips: list[Any], embedding: Any, parameters: UNetParameters) ->
         if level != 0:
             x = upsample(x)
     return x
+
+
+# ---------------------------------------------------------------------------------------------
+# How large a network will be, before it is built: the same graph, strung from widths alone.
+# ---------------------------------------------------------------------------------------------
+
+
+def conv_parameters(old_width: int, new_width: int, kernel_size: int = 3) -> int:
+    """Count the weights of a convolution, and one bias for each new channel."""
+    return kernel_size**2 * old_width * new_width + new_width
+
+
+def dense_parameters(old_width: int, new_width: int) -> int:
+    """Count the weights of a fully connected layer, and its biases."""
+    return conv_parameters(old_width, new_width, kernel_size=1)
+
+
+def residual_parameters(old_width: int, new_width: int, embedding_width: int) -> int:
+    """Count the parameters of a residual block; its normalizations have two for each channel."""
+    convolutions = conv_parameters(old_width, new_width) + conv_parameters(new_width, new_width)
+    time = dense_parameters(embedding_width, new_width)
+    shortcut = 0 if old_width == new_width else dense_parameters(old_width, new_width)
+    return 2 * old_width + 2 * new_width + convolutions + time + shortcut
+
+
+def attention_parameters(width: int) -> int:
+    """Count the parameters of an attention block: queries, keys, values and the way out."""
+    return 2 * width + 4 * dense_parameters(width, width)
+
+
+def count_parameters(parameters: UNetParameters) -> int:
+    """Count the parameters of ``build_unet(parameters)`` without building it."""
+    return sum(parameters_by_part(parameters).values())
+
+
+def parameters_by_part(parameters: UNetParameters) -> dict[str, int]:
+    """Count the parameters of each part of the network, in the order in which an image meets them.
+
+    Args:
+        parameters: the sizes of everything.
+
+    Returns:
+        ``{"time": …, "first": …, "down 32": …, …, "middle": …, …, "up 32": …, "last": …}``; the
+        numbers in the names are the sides of the levels in pixels.
+    """
+    base, channels, widths = parameters.base_width, parameters.channels, parameters.level_widths
+    time = dense_parameters(base, 4 * base) + dense_parameters(4 * base, 4 * base)
+    down, skips = _count_down(parameters)
+    middle = 2 * residual_parameters(widths[-1], widths[-1], 4 * base)
+    return {
+        "time": time,
+        "first": conv_parameters(channels, base),
+        **down,
+        "middle": middle + attention_parameters(widths[-1]),
+        **_count_up(parameters, skips),
+        "last": 2 * widths[0] + conv_parameters(widths[0], channels),
+    }
+
+
+def _count_block(old_width: int, level: int, parameters: UNetParameters) -> int:
+    width = parameters.level_widths[level]
+    count = residual_parameters(old_width, width, 4 * parameters.base_width)
+    if parameters.level_sizes[level] in parameters.attention_sizes:
+        count += attention_parameters(width)
+    return count
+
+
+def _count_down(parameters: UNetParameters) -> tuple[dict[str, int], list[int]]:
+    """The counts of the levels on the way down, and the width of every result that is kept."""
+    counts, skips = {}, [parameters.base_width]
+    for level, (size, width) in enumerate(
+        zip(parameters.level_sizes, parameters.level_widths, strict=True)
+    ):
+        count = 0
+        for _ in range(parameters.residual_blocks):
+            count += _count_block(skips[-1], level, parameters)
+            skips.append(width)
+        if level != len(parameters.level_sizes) - 1:
+            count += conv_parameters(width, width)
+            skips.append(width)
+        counts[f"down {size}"] = count
+    return counts, skips
+
+
+def _count_up(parameters: UNetParameters, skips: list[int]) -> dict[str, int]:
+    """The counts of the levels on the way up; each block also receives a kept result."""
+    counts, skips, x = {}, list(skips), skips[-1]
+    for level in reversed(range(len(parameters.level_sizes))):
+        width, count = parameters.level_widths[level], 0
+        for _ in range(parameters.residual_blocks + 1):
+            count += _count_block(x + skips.pop(), level, parameters)
+            x = width
+        if level != 0:
+            count += conv_parameters(width, width)
+        counts[f"up {parameters.level_sizes[level]}"] = count
+    return counts
