@@ -15,9 +15,11 @@ import urllib.request
 from pathlib import Path
 
 from selenium import webdriver
+from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
 
 TOKEN = "browser-test"
 FLAGS = (
@@ -204,19 +206,20 @@ class Page:
         return any(re.search(r"\[[*\d]", cell["prompt"]) for cell in self.cells())
 
     def move(self, control: WebElement) -> None:
-        """Give a slider or a list one key press, back if it stands at its end."""
-        at_end = control.get_attribute("aria-valuenow") == control.get_attribute("aria-valuemax")
-        is_list = control.tag_name == "select"
-        if is_list:
-            options = self.find("option", control)
-            at_end = options[-1].is_selected()
-            key = Keys.ARROW_UP if at_end else Keys.ARROW_DOWN
-        else:
-            key = Keys.ARROW_LEFT if at_end else Keys.ARROW_RIGHT
+        """Move a slider by one key press, or choose a list's next entry; back from the end."""
         self.driver.execute_script(
             "arguments[0].scrollIntoView({block: 'center'}); arguments[0].focus();", control
         )
-        self.driver.switch_to.active_element.send_keys(key)
+        if control.tag_name == "select":
+            # By mouse: JupyterLab takes the arrow keys of a list for its own.
+            entries = Select(control)
+            chosen = entries.options.index(entries.first_selected_option)
+            at_end = chosen == len(entries.options) - 1
+            entries.select_by_index(chosen - 1 if at_end else chosen + 1)
+            return
+        at_end = control.get_attribute("aria-valuenow") == control.get_attribute("aria-valuemax")
+        key = Keys.ARROW_LEFT if at_end else Keys.ARROW_RIGHT
+        ActionChains(self.driver).send_keys(key).perform()
 
     def pictures(self, area: WebElement) -> list[str | None]:
         """The pixels of the pictures in one output."""
