@@ -130,7 +130,8 @@ def test_a_cell_that_never_ran_is_found():
     "text",
     [
         "took 3.2 s", "took 90s.", "12 ms/step", "3 minutes", "1.5 hours", "41.2it/s", "8 images/s",
-        "412 MB", "1.5 GiB used", "<object at 0x7f3a2b1c>", "saved to /home/someone/x", "in /tmp/x.json",
+        "412 MB", "1.5 GiB used", "<object at 0x7f3a2b1c>", "saved to /home/someone/x",
+        "in /tmp/x.json",
         r"C:\Users", "on 2024-05-17", "at 12:30:59",
     ],
 )  # fmt: skip

@@ -27,7 +27,7 @@ PRIVATE = re.compile(
         first + second
         for first, second in [
             (r"(?<![\w.])/wo", "rk/"),
-            (r"(?<![\w.])/ro", "ot/"),
+            (r"(?<![\w.])/r", "oot/"),
             (r"(?<![\w.])/home/(?!some", r"one)\w"),
             (r"(?<![\w.])/opt/(py", "pi|wheels)"),
             ("python", r"hosted\.org"),
@@ -157,7 +157,7 @@ def test_no_tracked_file_names_a_place_on_one_machine_or_a_registry():
 
 @pytest.mark.parametrize(
     "text",
-    ["in /wo" + "rk/main/a", "'/ro" + "ot/x'", "https://pypi" + ".org/simple", "/home/" + "me/x"],
+    ["in /wo" + "rk/main/a", "'/r" + "oot/x'", "https://pypi" + ".org/simple", "/home/" + "me/x"],
 )
 def test_private_places_would_be_found(text):
     assert PRIVATE.search(text)
