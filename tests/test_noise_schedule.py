@@ -381,7 +381,7 @@ def test_extract_looks_up_one_value_for_each_image(linear, ndim):
 def test_extract_multiplies_each_image_by_its_own_value(linear):
     t = np.array([0, 99, 999], dtype="int32")
     images = np.ones((3, 8, 8, 1), dtype="float32")
-    scaled = numpy_of(extract(linear.sqrt_alphas_cumprod, t, ndim=4) * images)
+    scaled = numpy_of(extract(linear.sqrt_alphas_cumprod, t, ndim=4)) * images
     assert scaled.shape == images.shape
     for i in range(3):
         expected = np.sqrt(np.prod(1 - np.linspace(1e-4, 0.02, 1000)[: t[i] + 1]))

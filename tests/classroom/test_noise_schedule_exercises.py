@@ -1,0 +1,157 @@
+"""Exercises of chapter 02: each solution is right, each foreseen mistake gets its own hint."""
+
+import numpy as np
+import pytest
+
+from diffusion_walkthrough.classroom.exercises import noise_schedule as ask
+from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+
+SOLUTIONS = [
+    (ask.check_alpha_bar, ask.solution_alpha_bar),
+    (ask.check_signal_left, ask.solution_signal_left),
+    (ask.check_linear_betas, ask.solution_linear_betas),
+    (ask.check_posterior_variance, ask.solution_posterior_variance),
+]
+FUNCTIONS = [ask.check_alpha_bar, ask.check_linear_betas, ask.check_posterior_variance]
+
+
+def kept(betas):
+    return np.cumprod(1 - betas)
+
+
+def before(betas):
+    return np.append(1.0, kept(betas)[:-1])
+
+
+def right_variance(betas):
+    return betas * (1 - before(betas)) / (1 - kept(betas))
+
+
+def start_scaled_too_late(timesteps):
+    return np.linspace(1e-4, 0.999, timesteps)
+
+
+FORESEEN = [
+    # ᾱ
+    (ask.check_alpha_bar, np.cumprod, "multiplies what each step adds"),
+    (ask.check_alpha_bar, lambda b: 1 - b, "That is α"),
+    (ask.check_alpha_bar, lambda b: 1 - np.cumsum(b), "shares do not add up"),
+    (ask.check_alpha_bar, lambda b: 1 - np.cumprod(b), "take 1 − β first"),
+    (ask.check_alpha_bar, before, "one step earlier"),
+    (ask.check_alpha_bar, lambda b: np.sqrt(kept(b)), "That is √ᾱ"),
+    (ask.check_alpha_bar, lambda b: 1 - kept(b), "share of the noise"),
+    (ask.check_alpha_bar, lambda b: np.prod(1 - b), "after the last step only"),
+    # signal left
+    (ask.check_signal_left, 0.3636, "That is ᾱ"),
+    (ask.check_signal_left, 0.0045, "left by the scaled schedule"),
+    (ask.check_signal_left, 0.7978, "factor of the noise"),
+    (ask.check_signal_left, 0.98995, "the last step alone"),
+    # linear β
+    (ask.check_linear_betas, lambda n: np.linspace(1e-4, 0.02, n), "Not scaled"),
+    (ask.check_linear_betas, lambda n: n / 1000 * np.linspace(1e-4, 0.02, n), "wrong way round"),
+    (ask.check_linear_betas, lambda n: 1000 / n * np.linspace(1e-4, 0.02, n), "Clip with"),
+    (ask.check_linear_betas, start_scaled_too_late, "Only the end is scaled"),
+    (ask.check_linear_betas, lambda n: np.linspace(0.1 / n, 0.999, n), "before the line was"),
+    (
+        ask.check_linear_betas,
+        lambda n: np.sqrt(1000 / n) * np.linspace(1e-4, 0.02, n),
+        "not by the root",
+    ),
+    # β̃
+    (ask.check_posterior_variance, lambda b: np.sqrt(right_variance(b)), "standard deviation"),
+    (ask.check_posterior_variance, lambda b: b, "noise of the step forward"),
+    (
+        ask.check_posterior_variance,
+        lambda b: b * (1 - kept(b)) / (1 - np.append(kept(b)[1:], kept(b)[-1])),
+        "Off by one",
+    ),
+    (ask.check_posterior_variance, lambda b: b * before(b) / kept(b), "shares of noise belong"),
+    (
+        ask.check_posterior_variance,
+        lambda b: b * np.sqrt((1 - before(b)) / (1 - kept(b))),
+        "takes no root",
+    ),
+    (
+        ask.check_posterior_variance,
+        lambda b: np.append(b[0], right_variance(b)[1:]),
+        "first entry is not β",
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "solution"), SOLUTIONS)
+def test_each_solution_is_right(check, solution):
+    verdict = check(solution)
+    assert verdict.right is True
+    assert len(verdict.message.split()) > 5
+
+
+@pytest.mark.parametrize(("check", "wrong", "hint"), FORESEEN)
+def test_each_foreseen_mistake_gets_its_hint(check, wrong, hint):
+    verdict = check(wrong)
+    assert verdict.right is False
+    assert hint in verdict.message
+
+
+def test_a_thousand_steps_get_the_hint_of_the_scaled_schedule():
+    assert "or by a thousand steps" in ask.check_signal_left(0.00635).message
+
+
+def test_no_two_mistakes_share_a_hint():
+    messages = [check(wrong).message for check, wrong, _ in FORESEEN]
+    assert len(set(messages)) == len(messages)
+
+
+@pytest.mark.parametrize("check", [check for check, _ in SOLUTIONS])
+@pytest.mark.parametrize("nothing", [..., None])
+def test_no_answer_is_recognized(check, nothing):
+    assert check(nothing).right is None
+
+
+@pytest.mark.parametrize("check", FUNCTIONS)
+def test_an_untouched_function_is_not_answered(check):
+    assert check(lambda _: ...).right is None
+
+
+@pytest.mark.parametrize("check", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("garbage", "piece"),
+    [
+        (lambda _: 1 / 0, "ZeroDivisionError"),
+        (lambda: 1, "TypeError"),
+        (lambda _: "a text", "is expected"),
+        (lambda _: np.ones((2, 2)), "shape (2, 2)"),
+        (lambda _: {"beta": 1}, "is expected"),
+        (0.5, "0.5"),
+    ],
+)
+def test_garbage_gets_a_message_and_no_traceback(check, garbage, piece):
+    verdict = check(garbage)
+    assert verdict.right is False
+    assert piece in verdict.message
+
+
+@pytest.mark.parametrize("garbage", ["a text", [0.1, 0.2], float("nan"), len])
+def test_a_number_that_is_none_gets_a_message(garbage):
+    assert ask.check_signal_left(garbage).right is False
+
+
+@pytest.mark.parametrize("answer", [0.603, 0.60, np.float32(0.603)])
+def test_a_rounded_signal_left_is_right(answer):
+    assert ask.check_signal_left(answer).right is True
+
+
+def test_solutions_agree_with_the_package():
+    schedule = NoiseSchedule(make_betas("linear", 40))
+    np.testing.assert_allclose(ask.solution_alpha_bar(schedule.betas), schedule.alphas_cumprod)
+    np.testing.assert_allclose(
+        ask.solution_posterior_variance(schedule.betas), schedule.posterior_variance
+    )
+    np.testing.assert_allclose(ask.solution_linear_betas(40), make_betas("linear", 40))
+    np.testing.assert_allclose(ask.solution_linear_betas(7), make_betas("linear", 7))
+
+
+@pytest.mark.parametrize("check", [check for check, _ in SOLUTIONS])
+def test_solutions_can_be_shown(check, capsys):
+    ask.show_solution(check)
+    assert "solution_" in capsys.readouterr().out

@@ -1,0 +1,210 @@
+"""Pictures of chapter 02: captions say the right numbers, pictures follow their controls."""
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from sklearn.neighbors import KNeighborsClassifier
+
+from diffusion_walkthrough.classroom import plots
+from diffusion_walkthrough.classroom.figures import noise_schedule as figures
+from diffusion_walkthrough.data import companion_digit, load_images
+from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
+from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+
+picture = plots.figure_to_array
+
+
+@pytest.fixture(scope="module")
+def both():
+    return {name: NoiseSchedule(make_betas(name, 100)) for name in ("linear", "cosine")}
+
+
+# -- the slider ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "timesteps", "left", "verdict"),
+    [
+        ("linear, raw", 10, "0.95", "not noise"),
+        ("linear, raw", 300, "0.22", "not noise"),
+        ("linear, raw", 500, "0.08", "A trace"),
+        ("linear, raw", 1000, "0.0064", "As good as pure noise"),
+        ("linear, scaled", 300, "0.0059", "As good as pure noise"),
+        ("cosine", 1000, "4.9e-05", "As good as pure noise"),
+    ],
+)
+def test_caption_says_the_signal_left(kind, timesteps, left, verdict):
+    figure, caption = figures.schedule_at(kind, timesteps)
+    assert caption.startswith(f"{kind}, T = {timesteps}: signal left at T {left}. ")
+    assert verdict in caption
+    gauge = figure.axes[1]
+    assert gauge.get_title() == f"signal left: {left}"
+    expected = figures.schedule_of(kind, timesteps).signal_left
+    assert gauge.patches[-1].get_height() == pytest.approx(max(expected, 1e-5))
+
+
+def test_the_curve_is_the_factor_of_the_digit_from_1_on():
+    figure, _ = figures.schedule_at("cosine", 20)
+    x, y = figure.axes[0].lines[0].get_data()
+    assert (x[0], y[0], x[-1]) == (0, 1, 1)
+    np.testing.assert_allclose(y[1:], figures.schedule_of("cosine", 20).sqrt_alphas_cumprod)
+
+
+def test_the_picture_follows_each_control_and_repeats_itself():
+    first = picture(figures.schedule_at("linear, raw", 50)[0])
+    np.testing.assert_array_equal(first, picture(figures.schedule_at("linear, raw", 50)[0]))
+    assert (first != picture(figures.schedule_at("linear, raw", 100)[0])).any()
+    assert (first != picture(figures.schedule_at("cosine", 50)[0])).any()
+
+
+@pytest.mark.parametrize("kind", figures.KINDS)
+@pytest.mark.parametrize("timesteps", [1, 2, 4000])
+def test_extremes_can_be_drawn(kind, timesteps):
+    figure, caption = figures.schedule_at(kind, timesteps)
+    assert picture(figure).ndim == 3
+    assert f"T = {timesteps}" in caption
+
+
+# -- the digit -----------------------------------------------------------------------------------
+
+
+def test_the_digit_is_noised_by_eq_4_with_the_same_noise_always():
+    digit, _ = companion_digit()
+    np.testing.assert_allclose(figures.noised_companion(1.0), digit)
+    noise = figures.noised_companion(0.0)
+    mixed = figures.noised_companion(0.36)
+    np.testing.assert_allclose(mixed, 0.6 * digit + 0.8 * noise, atol=1e-6)
+    assert abs(noise.mean()) < 0.3
+    assert noise.std() == pytest.approx(1, abs=0.2)
+
+
+def test_last_steps_show_each_schedule_under_its_name(both):
+    drawn = figures.last_steps(both).axes
+    assert [axes.get_title() for axes in drawn] == ["linear", "cosine"]
+    for axes, schedule in zip(drawn, both.values(), strict=True):
+        shown = axes.images[0].get_array()
+        expected = figures.noised_companion(schedule.alphas_cumprod[-1])[..., 0]
+        np.testing.assert_allclose(shown, expected, atol=1e-6)
+
+
+def test_the_grid_has_a_row_for_each_kind_and_a_column_for_each_number_of_steps():
+    drawn = np.array(figures.last_steps_grid((10, 50)).axes).reshape(len(figures.KINDS), 2)
+    assert [axes.get_ylabel() for axes in drawn[:, 0]] == list(figures.KINDS)
+    assert [axes.get_title() for axes in drawn[0]] == ["T = 10", "T = 50"]
+    shown = drawn[0, 1].images[0].get_array()
+    alpha_bar = figures.schedule_of("linear, raw", 50).alphas_cumprod[-1]
+    np.testing.assert_allclose(shown, figures.noised_companion(alpha_bar)[..., 0], atol=1e-6)
+
+
+def test_enlarging_and_block_means_undo_each_other():
+    image = np.random.default_rng(0).standard_normal((4, 6, 2))
+    large = figures.enlarged(image, 3)
+    assert large.shape == (12, 18, 2)
+    assert (large[:3, 3:6] == image[0, 1]).all()
+    np.testing.assert_allclose(figures.block_means(large, 3), image)
+
+
+def test_a_block_mean_has_an_eighth_of_the_spread():
+    noise = np.random.default_rng(0).standard_normal((512, 512, 1))
+    # 4,096 blocks: their spread is known to about one per cent
+    assert figures.block_means(noise, 8).std() == pytest.approx(1 / 8, rel=0.05)
+
+
+def test_small_and_large_shows_three_pictures():
+    small, noisy = figures.noised_companion(0.1), np.zeros((64, 64, 1))
+    figure = figures.small_and_large(0.1, noisy, figures.block_means(noisy, 8))
+    shapes = [axes.images[0].get_array().shape for axes in figure.axes]
+    assert shapes == [(8, 8), (64, 64), (8, 8)]
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), small[..., 0], atol=1e-6)
+
+
+# -- one dimension -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timesteps", [10, 50, 300])
+def test_share_misplaced_is_half_the_area_between(timesteps):
+    schedule = figures.schedule_of("linear, raw", timesteps)
+    end = ONE_DIMENSIONAL_WORLD.noised(schedule.alphas_cumprod[-1])
+
+    def between(x):
+        return abs(end.pdf(x) - np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)) / 2
+
+    area, _ = quad(between, -8, 8, limit=400, points=[-1, -0.5, 0, 0.5, 1])
+    assert figures.share_misplaced(schedule) == pytest.approx(area, abs=1e-4)
+
+
+def test_ends_against_the_bell_draws_both(both):
+    drawn = figures.ends_against_the_bell(both).axes
+    assert [axes.get_title() for axes in drawn] == list(both)
+    x, y = drawn[1].lines[0].get_data()
+    end = ONE_DIMENSIONAL_WORLD.noised(both["cosine"].alphas_cumprod[-1])
+    np.testing.assert_allclose(y, end.pdf(x))
+    assert len(drawn[1].collections) == 1
+
+
+def test_not_knowable_by_lot():
+    rng = np.random.default_rng(0)
+    x_start = ONE_DIMENSIONAL_WORLD.sample(200_000, rng)
+    for alpha_bar in (0.95, 0.5, 0.1):
+        noise = rng.standard_normal(x_start.shape)
+        x_t = np.sqrt(alpha_bar) * x_start + np.sqrt(1 - alpha_bar) * noise
+        guess = ONE_DIMENSIONAL_WORLD.expected_x_start(x_t, alpha_bar)
+        by_lot = np.mean((guess - x_start) ** 2) / x_start.var()
+        # 200,000 draws know it to about 0.3 per cent
+        assert figures.not_knowable([alpha_bar])[0] == pytest.approx(by_lot, rel=0.015)
+
+
+def test_not_knowable_rises_with_noise_from_0_to_1():
+    shares = figures.not_knowable([0.9999, 0.9, 0.5, 0.1, 1e-6])
+    assert (np.diff(shares) > 0).all()
+    assert shares[0] < 0.01
+    assert shares[-1] == pytest.approx(1, abs=1e-4)
+
+
+# -- the digits ----------------------------------------------------------------------------------
+
+
+def test_nearest_digit_accuracy_against_scikit_learn():
+    known, known_labels = load_images("digits")
+    held_out, labels = load_images("digits", split="test")
+    noise = np.random.default_rng(0).standard_normal((len(held_out), 64))
+    noisy = 0.6 * held_out.reshape(len(held_out), -1) + 0.8 * noise
+    classifier = KNeighborsClassifier(1).fit(0.6 * known.reshape(len(known), -1), known_labels)
+    expected = classifier.score(noisy, labels)
+    assert figures.nearest_digit_accuracy([0.36])[0] == pytest.approx(expected, abs=1e-9)
+
+
+def test_digits_are_recognized_without_noise_and_lost_in_it():
+    accuracy = figures.nearest_digit_accuracy([1.0, 0.3, 1e-8])
+    assert accuracy[0] > 0.95
+    assert accuracy[0] > accuracy[1] > accuracy[2]
+    assert accuracy[2] < 0.2
+
+
+# -- curves --------------------------------------------------------------------------------------
+
+
+def test_two_views_show_alpha_bar_and_log_snr(both):
+    left, right = figures.two_views(both).axes
+    for line, schedule in zip(left.lines, both.values(), strict=True):
+        x, y = line.get_data()
+        assert (x[0], x[-1]) == (0.01, 1)
+        np.testing.assert_allclose(y, schedule.alphas_cumprod)
+    np.testing.assert_allclose(right.lines[1].get_ydata(), both["cosine"].log_snr)
+    styles = {line.get_linestyle() for line in left.lines}
+    assert len(styles) == 2  # to be told apart on a grey print
+
+
+def test_worth_of_steps_draws_what_it_is_given():
+    left, right = figures.worth_of_steps({"a": [0.1, 0.5]}, {"a": [1.0, 0.2], "b": [1.0, 0.9]}).axes
+    np.testing.assert_allclose(left.lines[0].get_data(), [[0.5, 1.0], [0.1, 0.5]])
+    np.testing.assert_allclose(right.lines[1].get_ydata(), [1.0, 0.9])
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_posterior_tables_draw_the_tables(both):
+    left, right = figures.posterior_tables(both["linear"], steps=30).axes
+    np.testing.assert_allclose(left.lines[0].get_ydata(), both["linear"].betas[:30])
+    np.testing.assert_allclose(left.lines[1].get_ydata(), both["linear"].posterior_variance[:30])
+    np.testing.assert_allclose(right.lines[0].get_ydata()[0], 1)
+    np.testing.assert_allclose(right.lines[1].get_ydata()[0], 0)
