@@ -13,6 +13,8 @@ from keras import ops
 
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract
 
+OWN_NOISE = "each pixel needs its own noise, so draw it with that shape"
+
 
 def add_noise(x_prev: Any, beta: Any, noise: Any) -> Any:
     """Take one step of noise: x_t = √(1-β) x_{t-1} + √β ε (Eq. 2).
@@ -24,8 +26,12 @@ def add_noise(x_prev: Any, beta: Any, noise: Any) -> Any:
 
     Returns:
         x_t, same shape as ``x_prev``.
+
+    Raises:
+        ValueError: if ``noise`` and ``x_prev`` differ in shape.
     """
-    beta = ops.convert_to_tensor(beta, dtype="float32")
+    x_prev, beta, noise = _float32(x_prev), _float32(beta), _float32(noise)
+    _check_same_shape(noise, x_prev, "noise", "x_prev", OWN_NOISE)
     return ops.sqrt(1.0 - beta) * x_prev + ops.sqrt(beta) * noise
 
 
@@ -35,6 +41,7 @@ def q_mean_variance(schedule: NoiseSchedule, x_start: Any, t: Any) -> tuple[Any,
     Returns:
         The mean, ``(batch, …)``, and the variance, ``(batch, 1, …, 1)``.
     """
+    x_start = _float32(x_start)
     ndim = len(x_start.shape)
     mean = extract(schedule.sqrt_alphas_cumprod, t, ndim) * x_start
     variance = extract(1.0 - schedule.alphas_cumprod, t, ndim)
@@ -56,11 +63,8 @@ def q_sample(schedule: NoiseSchedule, x_start: Any, t: Any, noise: Any) -> Any:
     Raises:
         ValueError: if ``noise`` and ``x_start`` differ in shape.
     """
-    if tuple(noise.shape) != tuple(x_start.shape):
-        raise ValueError(
-            f"noise has shape {tuple(noise.shape)} and x_start has {tuple(x_start.shape)}; "
-            "each pixel needs its own noise, so draw it with the shape of x_start."
-        )
+    x_start, noise = _float32(x_start), _float32(noise)
+    _check_same_shape(noise, x_start, "noise", "x_start", OWN_NOISE)
     ndim = len(x_start.shape)
     signal_rate = extract(schedule.sqrt_alphas_cumprod, t, ndim)
     noise_rate = extract(schedule.sqrt_one_minus_alphas_cumprod, t, ndim)
@@ -81,7 +85,12 @@ def q_posterior_mean_variance(
     Returns:
         Mean ``(batch, …)``, variance and log variance ``(batch, 1, …, 1)``; the log variance at
         t = 0 is the value of t = 1, because the variance itself is 0 there.
+
+    Raises:
+        ValueError: if ``x_start`` and ``x_t`` differ in shape.
     """
+    x_start, x_t = _float32(x_start), _float32(x_t)
+    _check_same_shape(x_start, x_t, "x_start", "x_t", "they must be the same images")
     ndim = len(x_t.shape)
     mean = (
         extract(schedule.posterior_mean_coef1, t, ndim) * x_start
@@ -90,3 +99,16 @@ def q_posterior_mean_variance(
     variance = extract(schedule.posterior_variance, t, ndim)
     log_variance = extract(schedule.posterior_log_variance_clipped, t, ndim)
     return mean, variance, log_variance
+
+
+def _float32(values: Any) -> Any:
+    """Make a tensor, so that every backend computes the same from NumPy's float64."""
+    return ops.convert_to_tensor(values, dtype="float32")
+
+
+def _check_same_shape(x: Any, other: Any, name: str, other_name: str, reason: str) -> None:
+    """Refuse what would broadcast to nonsense. An axis of unknown length (None) fits any."""
+    shape, expected = tuple(x.shape), tuple(other.shape)
+    pairs = zip(shape, expected, strict=False)
+    if len(shape) != len(expected) or any(a != b for a, b in pairs if None not in (a, b)):
+        raise ValueError(f"{name} has shape {shape} and {other_name} has {expected}; {reason}.")
