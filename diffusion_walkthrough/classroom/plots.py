@@ -41,14 +41,13 @@ _STYLE: Any = {
     "axes.labelsize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PINK, SKY, GREY]),
+    # Lines read their width only when they are drawn, so it goes with the colours.
+    "axes.prop_cycle": cycler(linewidth=[2.0])
+    * cycler(color=[BLUE, ORANGE, GREEN, PINK, SKY, GREY]),
     "axes.grid": True,
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.8,
     "axes.axisbelow": True,
-    "lines.linewidth": 2.0,
-    "legend.frameon": False,
-    "image.cmap": "gray",
     "figure.facecolor": "white",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from typing import Any
 
@@ -31,9 +32,8 @@ def slider(label: str, values: range | list, value: Any = None, **options: Any) 
         **options,
     }
     if isinstance(values, range):
-        low, high = values[0], values[-1]
-        start = low if value is None else value
-        return ipywidgets.IntSlider(start, low, high, abs(values.step), **common)
+        start = values[0] if value is None else value
+        return ipywidgets.IntSlider(start, min(values), max(values), abs(values.step), **common)
     first = values[0][1] if isinstance(values[0], tuple) else values[0]
     start = first if value is None else value
     return ipywidgets.SelectionSlider(options=values, value=start, **common)
@@ -72,10 +72,25 @@ class Explorer(ipywidgets.VBox):
         self._redraw()
 
     def _redraw(self, _change: Any = None) -> None:
+        """Draw for the controls' values; say what went wrong where the reader looks.
+
+        JupyterLab hides errors of callbacks in a log, so the caption shows them too. They are
+        raised all the same: the log has the traceback, and a cell that moves a control fails.
+        """
         values = {name: control.value for name, control in self.controls.items()}
-        picture, caption = self.draw(**values)
-        self.caption.value = f'<div role="status">{caption}</div>'
-        self.picture.value = to_png(picture)
+        try:
+            picture, caption = self.draw(**values)
+            encoded = to_png(picture)
+        except Exception as error:
+            where = ", ".join(f"{name} = {value!r}" for name, value in values.items())
+            what = f"{type(error).__name__}: {error}"
+            self._say(f"Not drawn for {where}, so the picture is the one before. {what}", "alert")
+            raise
+        self._say(caption)
+        self.picture.value = encoded
+
+    def _say(self, caption: str, role: str = "status") -> None:
+        self.caption.value = f'<div role="{role}">{html.escape(caption, quote=False)}</div>'
 
     def __repr__(self) -> str:
         """The description, so that the page's text stays the same on every machine."""
@@ -101,3 +116,26 @@ def explore(
     bundle = {"application/vnd.jupyter.widget-view+json": view, "text/plain": description}
     display(bundle, raw=True)
     return explorer
+
+
+class LivePicture:
+    """A picture that is replaced in place, for watching something while it happens."""
+
+    def __init__(self, draw: Callable[..., tuple[Picture, str]]) -> None:
+        """Prepare the picture; it appears with the first call.
+
+        Args:
+            draw: returns a picture and a sentence that says what it shows.
+        """
+        self.draw = draw
+        self.handle: Any = None
+
+    def __call__(self, *values: Any) -> None:
+        """Draw with these values and put the result in the place of the last picture."""
+        picture, alt = self.draw(*values)
+        bundle = {"image/png": to_png(picture), "text/plain": alt}
+        metadata = {"image/png": {"alt": alt}}
+        if self.handle is None:
+            self.handle = display(bundle, raw=True, metadata=metadata, display_id=True)
+        else:
+            self.handle.update(bundle, raw=True, metadata=metadata)

@@ -8,10 +8,11 @@ and the tests hand in.
 
 from diffusion_walkthrough.classroom.exercises.verdicts import (
     Verdict,
+    call,
     mark,
     same_numbers,
     show_solution,
     unanswered,
 )
 
-__all__ = ["Verdict", "mark", "same_numbers", "show_solution", "unanswered"]
+__all__ = ["Verdict", "call", "mark", "same_numbers", "show_solution", "unanswered"]

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_walkthrough.classroom.exercises.verdicts import Verdict, mark
+from diffusion_walkthrough.classroom.exercises.verdicts import Verdict, call, mark
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 
 
 def check_one_step(attempt: Callable[..., Any]) -> Verdict:
     """Mark a function ``(x_prev, beta, noise)`` that takes one step of noise (Eq. 2)."""
     x_prev, noise, beta = np.array([1.0, -0.5, 0.25]), np.array([0.3, -1.2, 2.0]), 0.19
-    answer = attempt(x_prev, beta, noise)
+    answer = call(attempt, x_prev, beta, noise)
     shrunk = np.sqrt(1 - beta) * x_prev
     hints = [
         (shrunk + beta * noise, "β is the variance of the noise. Noise of variance β is √β times "
@@ -80,7 +80,7 @@ def check_jump(attempt: Callable[..., Any]) -> Verdict:
          "noise; the noise takes its root."),
     ]  # fmt: skip
     right = "From the clean image to any step in one go, each image of the batch at its own step."
-    return mark(attempt(x_start, betas, t, noise), jump(cumprod[t]), hints, right)
+    return mark(call(attempt, x_start, betas, t, noise), jump(cumprod[t]), hints, right)
 
 
 def solution_jump(x_start: Any, betas: Any, t: Any, noise: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import textwrap
 from collections.abc import Callable
@@ -40,6 +41,33 @@ def unanswered(attempt: Any) -> Verdict | None:
     return None
 
 
+def call(attempt: Any, *arguments: Any) -> Any:
+    """Call the reader's function, so that its mistakes become a verdict and not a traceback.
+
+    Args:
+        attempt: what the reader handed in, a function if all is well.
+        *arguments: what to call it with; it gets copies, which it may change in place.
+
+    Returns:
+        What it returns, for :func:`mark`, or a verdict if there is nothing to mark.
+    """
+    waiting = unanswered(attempt)
+    if waiting:
+        return waiting
+    if not callable(attempt):
+        return Verdict(
+            False,
+            f"A function is expected here, not {attempt!r}. Pass its name, without calling it.",
+        )
+    try:
+        answer = attempt(*copy.deepcopy(arguments))
+    except Exception as error:
+        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+    if answer is None:
+        return Verdict(False, "Your function returns nothing. Is the word return missing in it?")
+    return answer
+
+
 def same_numbers(attempt: Any, expected: Any, tolerance: float = 1e-4) -> bool:
     """Whether two arrays of numbers agree in shape and, within a relative tolerance, in value."""
     try:
@@ -62,12 +90,14 @@ def mark(
     """Compare an answer with the right one, then with each foreseen wrong one.
 
     Args:
-        answer: the reader's number or array.
+        answer: the reader's number or array, or the verdict that :func:`call` gave instead.
         expected: the right one.
         hints: pairs of a foreseen wrong answer and the hint that names its misconception.
         right: what the right answer means.
         tolerance: relative (and absolute) tolerance of the comparisons.
     """
+    if isinstance(answer, Verdict):
+        return answer
     waiting = unanswered(answer)
     if waiting:
         return waiting
@@ -76,12 +106,21 @@ def mark(
     for wrong, hint in hints:
         if same_numbers(answer, wrong, tolerance):
             return Verdict(False, hint)
-    shape = np.shape(answer)
-    if shape != np.shape(expected):
-        return Verdict(False, f"The answer has shape {shape}; {np.shape(expected)} is expected.")
-    return Verdict(
-        False, "The numbers differ. Compare each factor with the equation, one at a time."
-    )
+    return Verdict(False, _unforeseen(answer, expected))
+
+
+def _unforeseen(answer: Any, expected: Any) -> str:
+    """What can be said of a wrong answer that nobody foresaw."""
+    try:
+        shape = np.shape(answer)
+        if shape != np.shape(expected):
+            return f"The answer has shape {shape}; {np.shape(expected)} is expected."
+        numbers = np.asarray(answer, dtype=np.float64)
+    except (TypeError, ValueError):
+        return f"Numbers are expected here, and {answer!r} cannot be read as such."
+    if not np.isfinite(numbers).all():
+        return "Some numbers are NaN or infinite: look for a division by 0 or a negative root."
+    return "The numbers differ. Compare each factor with the equation, one at a time."
 
 
 def show_solution(check: Callable[[Any], Verdict]) -> None:
@@ -94,11 +133,12 @@ def show_solution(check: Callable[[Any], Verdict]) -> None:
         ValueError: if it is not a check of an exercise.
     """
     module = inspect.getmodule(check)
-    name = check.__name__.replace("check_", "solution_", 1)
+    called = getattr(check, "__name__", repr(check))
+    name = called.replace("check_", "solution_", 1)
     solution = getattr(module, name, None)
-    if solution is None or not check.__name__.startswith("check_"):
+    if solution is None or not called.startswith("check_"):
         raise ValueError(
-            f"{check.__name__} is not the check of an exercise; pass a function whose name begins "
+            f"{called} is not the check of an exercise; pass a function whose name begins "
             "with check_, without calling it."
         )
     print(inspect.getsource(solution) if callable(solution) else f"{name} = {solution!r}")

@@ -89,24 +89,30 @@ def noised_digit(schedule: NoiseSchedule, t: int) -> tuple[Figure, str]:
 
 
 def bayes(schedule: NoiseSchedule, x_start: float, x_t: float, t: int) -> Figure:
-    """Draw where x_{t-1} may be: seen from x_0, seen from x_t, and both together."""
+    """Draw where x_{t-1} may be: seen from x_0, seen from x_t, and both together.
+
+    Raises:
+        ValueError: at t = 0, where x_{t-1} is x_0 itself.
+    """
+    if t < 1:
+        raise ValueError(f"t = {t}: one step before the first is x_0 itself. Take t from 1 on.")
     figure, axes = plots.new_figure(height=2.6)
     x = np.linspace(-2, 2, 2000)
     earlier, beta = schedule.alphas_cumprod_prev[t], schedule.betas[t]
-    from_start = _bell(x, np.sqrt(earlier) * x_start, 1 - earlier)
-    from_x_t = _bell(np.sqrt(1 - beta) * x, x_t, beta)
-    both = from_start * from_x_t
-    for curve, label, style in (
+    from_start = _log_bell(x, np.sqrt(earlier) * x_start, 1 - earlier)
+    from_x_t = _log_bell(np.sqrt(1 - beta) * x, x_t, beta)
+    for log_curve, label, style in (
         (from_start, "seen from x₀", "--"),
         (from_x_t, "seen from x_t", ":"),
-        (both, "both: the posterior", "-"),
+        (from_start + from_x_t, "both: the posterior", "-"),
     ):
-        axes.plot(x, curve / curve.max(), style, label=label)
+        axes.plot(x, np.exp(log_curve - log_curve.max()), style, label=label)
     axes.set_xlabel("x one step earlier")
     axes.set_ylabel("plausibility (peak = 1)")
     axes.legend(frameon=False)
     return figure
 
 
-def _bell(x: Array, mean: float, variance: float) -> Array:
-    return np.exp(-((x - mean) ** 2) / (2 * variance))
+def _log_bell(x: Array, mean: float, variance: float) -> Array:
+    """The logarithm of a bell with peak 1: far out the bell itself would be rounded to 0."""
+    return -((x - mean) ** 2) / (2 * variance)
