@@ -383,7 +383,7 @@ class DiffusionParameters(_Parameters):
     def digits(cls) -> DiffusionParameters:
         """A model of scikit-learn's 8x8 digits that two CPU cores train in about a minute."""
         return cls(
-            schedule=ScheduleParameters(name="cosine", timesteps=200),
+            schedule=ScheduleParameters(name="cosine", timesteps=100),
             unet=UNetParameters(
                 image_size=8,
                 channels=1,

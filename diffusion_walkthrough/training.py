@@ -313,3 +313,64 @@ class DiffusionModel(keras.Model):
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to build the model again."""
         return {"parameters": self.parameters.to_dict(), "name": self.name}
+
+
+class SampleHistory(keras.callbacks.Callback):
+    """Draw a few images from the same noise every now and then, to watch the model learn.
+
+    Attributes:
+        images: for each number of finished epochs, the images drawn then, float32
+            ``(n, height, width, channels)``. 0 is before any training.
+    """
+
+    def __init__(
+        self,
+        every: int,
+        n: int = 16,
+        seed: int = 0,
+        show: Callable[[int, np.ndarray], None] | None = None,
+    ) -> None:
+        """Plan when to draw.
+
+        Args:
+            every: after how many epochs each time, at least 1.
+            n: how many images.
+            seed: of the noise; the same each time, so that only the model changes.
+            show: called with the number of finished epochs and the images, for a live view.
+
+        Raises:
+            ValueError: if ``every`` is less than 1.
+        """
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every = {every} epochs must be at least 1.")
+        self.every, self.n, self.seed, self.show = every, n, seed, show
+        self.images: dict[int, np.ndarray] = {}
+
+    def _draw(self, epochs: int) -> None:
+        self.images[epochs] = self.model.sample(self.n, seed=self.seed)
+        if self.show:
+            self.show(epochs, self.images[epochs])
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Draw before any training."""
+        self._draw(0)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Draw after every so many epochs, and after the last."""
+        if (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]:
+            self._draw(epoch + 1)
+
+
+class RunProgress(keras.callbacks.Callback):
+    """One progress bar for a whole run, where Keras's own would print a line each epoch."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Start the bar."""
+        self.bar = keras.utils.Progbar(self.params["epochs"], unit_name="epoch")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Move the bar on and show the epoch's loss."""
+        latest = {name: float(value) for name, value in (logs or {}).items()}
+        self.bar.stateful_metrics.update(latest)
+        self.bar.update(epoch + 1, list(latest.items()))

@@ -1,0 +1,104 @@
+"""Pictures of chapter 05: a network on its way from answering 0 to drawing digits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from diffusion_walkthrough.classroom import plots
+from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
+
+
+def learned_curve(
+    x: NDArray[np.float64],
+    guesses: Mapping[int, ArrayLike],
+    alpha_bar: float,
+) -> Figure:
+    """Draw what a small network guesses for each x_t, beside the exact answer.
+
+    Args:
+        x: the noisy values at which it was asked, ``(n,)``.
+        guesses: for each number of training steps, its guesses of the noise, ``(n,)``.
+        alpha_bar: ᾱ at the step that is shown.
+    """
+    figure, axes = plots.new_figure(height=2.8)
+    for (steps, guess), style in zip(guesses.items(), (":", "--", "-."), strict=False):
+        axes.plot(x, np.ravel(guess), style, label=f"network after {steps} steps")
+    exact = ONE_DIMENSIONAL_WORLD.expected_noise(x, alpha_bar)
+    axes.plot(x, exact, color=plots.GREY, label="exact answer")
+    axes.set_xlabel("noisy value x_t")
+    axes.set_ylabel("guess of the noise")
+    axes.legend(frameon=False)
+    return figure
+
+
+def loss_curve(losses: Sequence[float], levels: Mapping[str, float] | None = None) -> Figure:
+    """Draw the loss of each epoch on a logarithmic axis, with named levels to compare it with."""
+    figure, axes = plots.new_figure(height=2.8)
+    epochs = np.arange(1, len(losses) + 1)
+    axes.semilogy(epochs, losses, label="training loss")
+    styles = zip((levels or {}).items(), (plots.ORANGE, plots.GREEN, plots.PINK), strict=False)
+    for (name, level), color in styles:
+        axes.axhline(level, linestyle="--", color=color, label=name)
+    axes.set_yticks([0.1, 0.2, 0.5, 1.0], ["0.1", "0.2", "0.5", "1"])
+    axes.minorticks_off()
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss")
+    axes.legend(frameon=False)
+    return figure
+
+
+def learning_rates(rates: Sequence[float]) -> Figure:
+    """Draw the learning rate of each step."""
+    figure, axes = plots.new_figure(height=2.0)
+    axes.plot(rates)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("learning rate")
+    return figure
+
+
+def progress(history: Mapping[int, NDArray[np.float32]], epochs: int) -> tuple[NDArray, str]:
+    """Tile the images drawn after some epochs, and say when that was."""
+    return drawn(epochs, history[epochs])
+
+
+def drawn(epochs: int, images: NDArray[np.float32]) -> tuple[NDArray, str]:
+    """Tile images, and say after how many epochs they were drawn and how bold they are."""
+    when = "before any training" if epochs == 0 else f"after {epochs} epochs"
+    contrast = float(np.std(images))
+    caption = f"{len(images)} images drawn {when}; their pixels spread by {contrast:.2f}"
+    return plots.tile(images, columns=8, scale=8), caption
+
+
+def progress_strip(history: Mapping[int, NDArray[np.float32]], epochs: Sequence[int]) -> NDArray:
+    """Stack one row of eight images for each of these numbers of epochs, the earliest on top."""
+    rows = np.concatenate([history[e][:8] for e in epochs])
+    return plots.tile(rows, columns=8, scale=6)
+
+
+def averages(weights: NDArray[np.float64], momenta: Sequence[float]) -> Figure:
+    """Draw one noisy weight over the steps of a run, and its moving averages.
+
+    Args:
+        weights: the weight's value after each step, ``(steps,)``.
+        momenta: share of the old average that each step keeps, one line each.
+    """
+    figure, axes = plots.new_figure(height=2.5)
+    axes.plot(weights, color="#bbbbbb", linewidth=0.8, label="the weight itself")
+    for momentum, style in zip(momenta, ("-", "--", ":"), strict=False):
+        axes.plot(moving_average(weights, momentum), style, label=f"average, momentum {momentum}")
+    axes.set_xlabel("training step")
+    axes.legend(frameon=False)
+    return figure
+
+
+def moving_average(values: NDArray[np.float64], momentum: float) -> NDArray[np.float64]:
+    """Average as Keras does: begin with the first value, then keep ``momentum`` of the old."""
+    average = np.empty_like(values)
+    average[0] = values[0]
+    for i in range(1, len(values)):
+        average[i] = momentum * average[i - 1] + (1 - momentum) * values[i]
+    return average

@@ -1,0 +1,307 @@
+"""Training: the Keras model does what a loop by hand does, and really learns."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from diffusion_walkthrough.data import load_images
+from diffusion_walkthrough.evaluation import nearest_distance
+from diffusion_walkthrough.parameters import (
+    DiffusionParameters,
+    ScheduleParameters,
+    TrainingParameters,
+    UNetParameters,
+)
+from diffusion_walkthrough.training import (
+    DiffusionModel,
+    RunProgress,
+    SampleHistory,
+    learning_rate_schedule,
+    make_optimizer,
+)
+
+TINY = DiffusionParameters(
+    schedule=ScheduleParameters(timesteps=10),
+    unet=UNetParameters(
+        image_size=8,
+        channels=1,
+        base_width=8,
+        width_multipliers=(1,),
+        residual_blocks=1,
+        attention_sizes=(),
+        dropout=0.0,
+        groups=4,
+    ),
+    training=TrainingParameters(
+        learning_rate=2e-3, warmup_steps=0, batch_size=32, ema_momentum=None
+    ),
+    variance="fixed_small",
+)
+
+
+def digits(n: int = 64) -> np.ndarray:
+    return load_images("digits")[0][:n]
+
+
+def with_training(**changes: object) -> DiffusionParameters:
+    return dataclasses.replace(TINY, training=dataclasses.replace(TINY.training, **changes))
+
+
+def numpy(x: object) -> np.ndarray:
+    return ops.convert_to_numpy(x)
+
+
+@pytest.fixture(scope="module")
+def trained() -> DiffusionModel:
+    """One epoch on all training digits."""
+    keras.utils.set_random_seed(0)
+    model = DiffusionModel(TINY, seed=0)
+    model.compile()
+    model.history_of_fit = model.fit(digits(1500), epochs=1, verbose=0)
+    return model
+
+
+def test_one_epoch_learns(trained):
+    """From 1, the loss of answering 0, to well below within 47 steps."""
+    assert trained.history_of_fit.history["loss"][0] < 0.9
+    assert trained.evaluate(digits(640), verbose=0) < 0.6
+
+
+def test_samples_are_images_and_repeat(trained):
+    first = trained.sample(5, seed=3)
+    assert first.shape == (5, 8, 8, 1)
+    assert first.dtype == np.float32
+    assert np.abs(first).max() <= 1.0
+    np.testing.assert_array_equal(first, trained.sample(5, seed=3))
+    assert np.abs(first - trained.sample(5, seed=4)).max() > 0.1
+
+
+def test_samples_of_a_trained_model_are_nearer_to_digits_than_those_of_an_untrained_one(trained):
+    untrained = DiffusionModel(TINY, seed=0)
+    data = digits(1500)
+    near = nearest_distance(trained.sample(32, seed=0), data).mean()
+    far = nearest_distance(untrained.sample(32, seed=0), data).mean()
+    assert near < 0.8 * far
+
+
+def test_the_first_loss_is_that_of_answering_zero():
+    """The last convolution starts at (almost) zero, so the loss is the noise's mean square."""
+    model = DiffusionModel(TINY, seed=0)
+    model.compile()
+    assert model.evaluate(digits(1500), verbose=0) == pytest.approx(1.0, abs=0.02)
+
+
+def test_the_question_is_equation_4_and_the_mark_is_equation_14():
+    """Ask with a network that returns what it was shown, and solve for what it was shown."""
+    model = DiffusionModel(TINY, seed=0)
+    shown: dict[str, np.ndarray] = {}
+
+    def remember(inputs, training=None):
+        shown["x_t"], shown["t"] = (numpy(x) for x in inputs)
+        return 0.5 * inputs[0]
+
+    images = digits(200)
+    object.__setattr__(model, "network", remember)
+    noise, guess = model.call(images)
+    alpha_bar = np.cumprod(1 - model.schedule.betas)[shown["t"]].reshape(-1, 1, 1, 1)
+    expected = np.sqrt(alpha_bar) * images + np.sqrt(1 - alpha_bar) * numpy(noise)
+    np.testing.assert_allclose(shown["x_t"], expected, atol=1e-5)
+    assert set(shown["t"]) == set(range(10)), "every step is asked for"
+    assert abs(numpy(noise).mean()) < 0.05
+    assert numpy(noise).std() == pytest.approx(1.0, abs=0.05)
+    loss = float(model.compute_loss(y_pred=(noise, guess)))
+    assert loss == pytest.approx(((numpy(noise) - 0.5 * shown["x_t"]) ** 2).mean(), rel=1e-5)
+
+
+def train_by_hand(model: DiffusionModel, images: np.ndarray, seed: int) -> list[float]:
+    """Train on batches of 32 with TensorFlow's tape; returns the losses."""
+    import tensorflow as tf
+
+    generator, optimizer = keras.random.SeedGenerator(seed), make_optimizer(TINY.training)
+    alpha_bar = np.cumprod(1 - model.schedule.betas).astype("float32")
+    losses = []
+    for batch in np.split(images, len(images) // 32):
+        noise = keras.random.normal(batch.shape, seed=generator)
+        t = numpy(keras.random.randint((32,), 0, 10, seed=generator))
+        kept = alpha_bar[t].reshape(-1, 1, 1, 1)
+        x_t = np.sqrt(kept) * batch + np.sqrt(1 - kept) * numpy(noise)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((noise - model.network([x_t, t], training=True)) ** 2)
+        gradients = tape.gradient(loss, model.network.trainable_variables)
+        optimizer.apply(gradients, model.network.trainable_variables)
+        losses.append(float(loss))
+    return losses
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the loop by hand uses TensorFlow's tape"
+)
+def test_fit_does_what_a_loop_by_hand_does():
+    """Five steps of fit and five of TensorFlow's tape, with the same draws and weights."""
+    model = DiffusionModel(TINY, seed=7)
+    weights = model.get_weights()
+    images = digits(160)
+    losses = train_by_hand(model, images, seed=7)
+    by_hand = model.network.get_weights()
+
+    model.set_weights(weights)
+    model.compile()
+    history = model.fit(images, shuffle=False, verbose=0)
+    assert history.history["loss"][0] == pytest.approx(np.mean(losses), rel=1e-4)
+    for ours, theirs in zip(model.network.get_weights(), by_hand, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-4)
+
+
+def test_denoise_is_the_network_in_float32():
+    model = DiffusionModel(TINY)
+    rng = np.random.default_rng(0)
+    model.network.set_weights([rng.normal(size=w.shape) for w in model.network.get_weights()])
+    x_t, t = rng.standard_normal((3, 8, 8, 1)).astype("float32"), np.array([0, 5, 9], "int32")
+    expected = numpy(model.network([x_t, t], training=False))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(numpy(model.denoise(x_t, t)) / scale, expected / scale, atol=1e-4)
+
+
+def test_denoise_follows_the_weights_and_is_traced_once_for_all_batch_sizes():
+    model = DiffusionModel(TINY)
+    x_t = np.ones((2, 8, 8, 1), "float32")
+    before = numpy(model.denoise(x_t, np.array([1, 2], "int32")))
+    rng = np.random.default_rng(0)
+    model.network.set_weights([rng.normal(size=w.shape) for w in model.network.get_weights()])
+    after = numpy(model.denoise(x_t, np.array([1, 2], "int32")))
+    assert np.abs(after - before).max() > 0.01
+    for n in (1, 3, 5):
+        model.denoise(np.ones((n, 8, 8, 1), "float32"), np.zeros(n, "int32"))
+    if keras.backend.backend() == "tensorflow":
+        assert model._denoiser[0].experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"learning_rate": 0.01, "warmup_steps": 10},
+            {0: 0.0, 5: 0.005, 10: 0.01, 99: 0.01},
+        ),
+        ({"learning_rate": 0.01, "warmup_steps": 0}, {0: 0.01, 50: 0.01}),
+        (
+            {"learning_rate": 0.01, "warmup_steps": 10, "decay_steps": 110},
+            {0: 0.0, 5: 0.005, 10: 0.01, 35: 0.01 * (1 + np.sqrt(0.5)) / 2, 60: 0.005, 110: 0.0},
+        ),
+        (
+            {"learning_rate": 0.01, "warmup_steps": 0, "decay_steps": 100},
+            {0: 0.01, 50: 0.005, 100: 0.0},
+        ),
+    ],
+)
+def test_learning_rate(changes, expected):
+    schedule = learning_rate_schedule(with_training(**changes).training)
+    for step, rate in expected.items():
+        value = float(schedule(step)) if callable(schedule) else schedule
+        assert value == pytest.approx(rate, abs=1e-8), step
+
+
+def test_the_optimizer_has_the_published_settings():
+    optimizer = make_optimizer(DiffusionParameters.cifar10().training)
+    assert optimizer.epsilon == 1e-8
+    assert optimizer.global_clipnorm == 1.0
+    assert optimizer.use_ema
+    assert optimizer.ema_momentum == 0.9999
+    assert not make_optimizer(with_training(ema_momentum=None).training).use_ema
+
+
+def test_the_average_starts_from_this_run_and_replaces_the_weights_after_fit():
+    """With momentum 0.5: after two steps, half of the first step's weights, half of the second's.
+
+    An average that began from another random network (a published mistake) would miss it.
+    """
+    model = DiffusionModel(with_training(ema_momentum=0.5), seed=0)
+    model.compile()
+    after: list[list[np.ndarray]] = []
+    record = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: after.append(model.network.get_weights())
+    )
+    model.fit(digits(64), epochs=1, verbose=0, callbacks=[record])
+    assert len(after) == 2
+    for first, second, final in zip(*after, model.network.get_weights(), strict=True):
+        np.testing.assert_allclose(final, (first + second) / 2, atol=1e-6)
+
+
+def test_fit_plans_the_whole_run():
+    model = DiffusionModel(with_training(decay_steps=5), seed=0)
+    model.compile()
+    history = model.fit(digits(64), verbose=0)  # 2 steps an epoch
+    assert len(history.history["loss"]) == 3
+    assert int(numpy(model.optimizer.iterations)) == 6
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_images_of_a_wrong_range_or_shape_are_refused(method):
+    model = DiffusionModel(TINY)
+    model.compile()
+    with pytest.raises(ValueError, match=r"\[-1, 1\]"):
+        getattr(model, method)((digits() + 1) * 127.5, verbose=0)
+    with pytest.raises(ValueError, match=r"needs \(n, 8, 8, 1\)"):
+        getattr(model, method)(np.zeros((4, 28, 28, 1), "float32"), verbose=0)
+
+
+def test_no_images_cannot_be_drawn():
+    with pytest.raises(ValueError, match="at least 1"):
+        DiffusionModel(TINY).sample(0)
+
+
+def test_any_sampler_can_be_used():
+    def sampler(denoise, schedule, shape, seed):
+        return np.full(shape, float(len(schedule) + seed), "float32")
+
+    assert (DiffusionModel(TINY).sample(2, seed=1, sampler=sampler) == 11).all()
+
+
+def test_keras_data_sets_train_too():
+    model = DiffusionModel(TINY, seed=0)
+    model.compile()
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return (digits(16),)
+
+    assert np.isfinite(model.fit(Batches(), verbose=0).history["loss"][0])
+
+
+def test_sample_history_draws_before_every_so_many_epochs_and_at_the_end():
+    model = DiffusionModel(TINY, seed=0)
+    model.compile()
+    shown = []
+    history = SampleHistory(every=2, n=3, show=lambda epochs, images: shown.append(epochs))
+    model.fit(digits(64), epochs=3, verbose=0, callbacks=[history])
+    assert list(history.images) == shown == [0, 2, 3]
+    assert history.images[3].shape == (3, 8, 8, 1)
+    np.testing.assert_array_equal(history.images[3], model.sample(3, seed=0))
+    assert np.abs(history.images[0] - history.images[3]).max() > 0
+    with pytest.raises(ValueError, match="at least 1"):
+        SampleHistory(every=0)
+
+
+def test_one_bar_for_the_whole_run(capsys):
+    model = DiffusionModel(TINY, seed=0)
+    model.compile()
+    model.fit(digits(64), epochs=3, verbose=0, callbacks=[RunProgress()])
+    printed = capsys.readouterr().out
+    assert "3/3" in printed
+    assert "loss" in printed
+
+
+def test_the_configuration_rebuilds_the_model():
+    model = DiffusionModel(TINY, name="mine")
+    again = DiffusionModel.from_config(model.get_config())
+    assert again.parameters == TINY
+    assert again.name == "mine"
+    assert again.network.count_params() == model.network.count_params()
