@@ -26,6 +26,7 @@ def predict_x_start_from_noise(schedule: NoiseSchedule, x_t: Any, t: Any, noise:
     Returns:
         The clean image that this noise implies, same shape; not clipped.
     """
+    x_t, noise = _float32(x_t), _float32(noise)
     ndim = len(x_t.shape)
     return (
         extract(schedule.sqrt_recip_alphas_cumprod, t, ndim) * x_t
@@ -38,6 +39,7 @@ def predict_noise_from_x_start(schedule: NoiseSchedule, x_t: Any, t: Any, x_star
 
     The inverse of :func:`predict_x_start_from_noise`, with the same shapes.
     """
+    x_t, x_start = _float32(x_t), _float32(x_start)
     ndim = len(x_t.shape)
     scaled = extract(schedule.sqrt_recip_alphas_cumprod, t, ndim) * x_t
     return (scaled - x_start) / extract(schedule.sqrt_recipm1_alphas_cumprod, t, ndim)
@@ -60,10 +62,21 @@ def noise_prediction_loss(
 
     Returns:
         float32 ``(batch,)``; about 1 for a network that always answers 0.
+
+    Raises:
+        ValueError: if the guess has another shape than the noise.
     """
-    x_t = q_sample(schedule, x_start, t, noise)
-    error = ops.square(noise - denoise_fn(x_t, t))
-    return mean_per_image(error)
+    noise = _float32(noise)
+    guess = _float32(denoise_fn(q_sample(schedule, x_start, t, noise), t))
+    lengths = zip(guess.shape, noise.shape, strict=False)  # None where a traced one is unknown
+    differ = any(a != b for a, b in lengths if None not in (a, b))
+    if differ or len(guess.shape) != len(noise.shape):
+        raise ValueError(
+            f"denoise_fn answered with shape {tuple(guess.shape)}, but the noise has shape "
+            f"{tuple(noise.shape)}; they must be equal, or broadcasting would compare pixels with "
+            "other pixels. Let it return one number for each pixel of x_t."
+        )
+    return mean_per_image(ops.square(noise - guess))
 
 
 def mean_per_image(x: Any) -> Any:
@@ -74,9 +87,20 @@ def mean_per_image(x: Any) -> Any:
 def normal_kl(mean_1: Any, log_variance_1: Any, mean_2: Any, log_variance_2: Any) -> Any:
     """Compute the KL divergence from one Gaussian to another, for each pixel, in nats.
 
-    KL(N_1 ‖ N_2) = ½ (log σ²_2 - log σ²_1 + (σ²_1 + (μ_1-μ_2)²) / σ²_2 - 1); tensors broadcast.
-    Each term L_{t-1} of the variational bound is one of these (Eq. 5). Never negative.
+    KL(N_1 ‖ N_2) = ½ (log σ²_2 - log σ²_1 + (σ²_1 + (μ_1-μ_2)²) / σ²_2 - 1). Each term L_{t-1} of
+    the variational bound is one of these (Eq. 5). Never negative.
+
+    Args:
+        mean_1: of the true bell; a tensor, array or number, as are the other three.
+        log_variance_1: the natural logarithm of its variance.
+        mean_2: of the believed bell.
+        log_variance_2: likewise.
+
+    Returns:
+        float32, of the shape to which the four broadcast.
     """
+    mean_1, log_variance_1 = _float32(mean_1), _float32(log_variance_1)
+    mean_2, log_variance_2 = _float32(mean_2), _float32(log_variance_2)
     log_ratio = log_variance_1 - log_variance_2
     squared_distance = ops.square(mean_1 - mean_2) * ops.exp(-log_variance_2)
     return 0.5 * (-log_ratio + ops.exp(log_ratio) + squared_distance - 1.0)
@@ -93,3 +117,8 @@ def variational_weight(schedule: NoiseSchedule, t: Any) -> Any:
     variance = ops.exp(extract(schedule.posterior_log_variance_clipped, t, 1))
     weight = schedule.betas**2 / (2 * schedule.alphas * (1 - schedule.alphas_cumprod))
     return extract(weight, t, 1) / variance
+
+
+def _float32(values: Any) -> Any:
+    """Make a tensor, so that every backend computes the same from NumPy's float64."""
+    return ops.convert_to_tensor(values, dtype="float32")

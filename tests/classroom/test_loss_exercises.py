@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+
+from diffusion_walkthrough.classroom.exercises import loss as ask
+from diffusion_walkthrough.classroom.exercises.verdicts import show_solution
+
+
+def root(x):
+    return np.sqrt(x)
+
+
+def with_loss(score, noisy=None):
+    """An attempt at the loss: ``score(noise, guess, x_start, x_t)`` of a rightly noised image."""
+
+    def attempt(denoise, x_start, alpha_bar, t, noise):
+        share = alpha_bar[t][:, None]
+        x_t = (noisy or right_mixture)(x_start, share, noise)
+        return score(noise, denoise(x_t, t), x_start, x_t)
+
+    return attempt
+
+
+def right_mixture(x_start, share, noise):
+    return root(share) * x_start + root(1 - share) * noise
+
+
+def squares(noise, guess, *_):
+    return ((noise - guess) ** 2).mean(axis=1)
+
+
+CHECKS = [
+    ask.check_image_from_noise,
+    ask.check_simple_loss,
+    ask.check_two_bells,
+    ask.check_lazy_network,
+]
+SOLUTIONS = [
+    ask.solution_image_from_noise,
+    ask.solution_simple_loss,
+    ask.solution_two_bells(),
+    ask.solution_lazy_network,
+]
+WRONG = [
+    (ask.check_image_from_noise, lambda x, a, e: x - root(1 - a) * e, "still shrunk"),
+    (ask.check_image_from_noise, lambda x, a, e: x - e, "Undo both"),
+    (ask.check_image_from_noise, lambda x, a, e: (x - (1 - a) * e) / root(a), "is the root"),
+    (ask.check_image_from_noise, lambda x, a, e: (x - root(1 - a) * e) / a, "divide by the root"),
+    (ask.check_image_from_noise, lambda x, a, e: (x + root(1 - a) * e) / root(a), "subtracted"),
+    (ask.check_image_from_noise, lambda x, a, e: x / root(a) - root(1 - a) * e, "brackets"),
+    (ask.check_simple_loss, with_loss(lambda e, g, *_: abs(e - g).mean(axis=1)), "absolute"),
+    (ask.check_simple_loss, with_loss(lambda e, g, *_: ((e - g) ** 2).sum(axis=1)), "the sum"),
+    (ask.check_simple_loss, with_loss(lambda e, g, *_: ((e - g) ** 2).mean()), "averaged too"),
+    (ask.check_simple_loss, with_loss(lambda *a: root(squares(*a))), "no root"),
+    (ask.check_simple_loss, with_loss(lambda e, g, x, _: squares(x, g)), "the clean image"),
+    (ask.check_simple_loss, with_loss(lambda e, g, _, x: squares(x, g)), "the noisy image"),
+    (ask.check_simple_loss, with_loss(lambda e, g, *_: squares(e, g.clip(-1, 1))), "clipped"),
+    (ask.check_simple_loss, with_loss(squares, lambda x, a, e: root(a) * x + e), "too strong"),
+    (
+        ask.check_simple_loss,
+        with_loss(squares, lambda x, a, e: root(a) * x + (1 - a) * e),
+        "with the root",
+    ),
+    (ask.check_two_bells, 0.5 * (np.log(4) + 2 / 4 - 1), "changed places"),
+    (ask.check_two_bells, 2.69, "wrong sign"),
+    (ask.check_two_bells, 0.5 * (-np.log(2) + 2), "wants variances"),
+    (ask.check_two_bells, 2.614, "factor ½"),
+    (ask.check_two_bells, 1.807, "−1 at the end"),
+    (ask.check_two_bells, 0.614, "twice over"),
+    (ask.check_two_bells, 1.886, "in bits"),
+    (ask.check_lazy_network, 1, "answering 0"),
+    (ask.check_lazy_network, 0.18, "still missing"),
+    (ask.check_lazy_network, 0.04, "wrong too"),
+    (ask.check_lazy_network, 0.82, "the rest"),
+    (ask.check_lazy_network, 0.38, "its square counts"),
+    (ask.check_lazy_network, 0.34, "√ᾱ = 0.6"),
+    (ask.check_lazy_network, 0.40, "not 1"),
+    (ask.check_lazy_network, 0.18 + 0.64**2, "not 1−ᾱ"),
+    (ask.check_lazy_network, 0.18 + 0.36**2, "not 1−ᾱ"),
+]
+
+
+@pytest.mark.parametrize(("check", "solution"), list(zip(CHECKS, SOLUTIONS, strict=True)))
+def test_the_solution_is_right(check, solution, capsys):
+    verdict = check(solution)
+    assert verdict.right, verdict
+    show_solution(check)
+    assert "solution" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("check", "attempt", "hint"), WRONG)
+def test_a_foreseen_mistake_gets_its_own_hint(check, attempt, hint):
+    verdict = check(attempt)
+    assert verdict.right is False
+    assert hint in verdict.message
+
+
+def test_no_two_mistakes_share_a_message():
+    pairs = {(check.__name__, check(attempt).message) for check, attempt, _ in WRONG}
+    assert len(pairs) == len(WRONG) - 1  # 1−ᾱ for √(1−ᾱ) shows in two numbers
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_the_untouched_cell_is_recognized(check, nothing):
+    assert check(nothing).right is None
+
+
+@pytest.mark.parametrize("check", CHECKS[:2])
+def test_a_function_that_returns_the_dots_is_not_answered(check):
+    assert check(lambda *_: ...).right is None
+
+
+@pytest.mark.parametrize("check", CHECKS[:2])
+@pytest.mark.parametrize(
+    ("garbage", "message"),
+    [
+        ("text", "A function is expected"),
+        (0.3, "A function is expected"),
+        (lambda *_: 1 / 0, "stopped with ZeroDivisionError"),
+        (lambda one: one, "stopped with TypeError"),
+        (lambda *_: np.zeros((2, 2)), "has shape (2, 2)"),
+        (lambda *_: "text", "has shape ()"),
+        (lambda *_: None, "return"),
+    ],
+)
+def test_garbage_in_place_of_a_function_gets_a_clear_message(check, garbage, message):
+    verdict = check(garbage)
+    assert verdict.right is False
+    assert message in verdict.message
+
+
+@pytest.mark.parametrize("check", CHECKS[2:])
+@pytest.mark.parametrize("garbage", ["text", [1, 2], 17.0, float("nan")])
+def test_garbage_in_place_of_a_number_is_wrong(check, garbage):
+    verdict = check(garbage)
+    assert verdict.right is False
+    assert verdict.message
+
+
+def test_the_lazy_network_by_drawing_noise():
+    rng = np.random.default_rng(0)
+    x_start = np.sqrt(0.5) * rng.choice([-1, 1], 200_000)
+    noise = rng.standard_normal(200_000)
+    x_t = 0.6 * x_start + 0.8 * noise
+    assert np.mean((noise - x_t) ** 2) == pytest.approx(ask.solution_lazy_network, abs=0.005)

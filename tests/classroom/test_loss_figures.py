@@ -1,0 +1,141 @@
+import re
+
+import numpy as np
+import pytest
+from keras import ops
+from scipy import integrate
+
+from diffusion_walkthrough.backward_sampling import optimal_denoiser
+from diffusion_walkthrough.classroom import plots
+from diffusion_walkthrough.classroom.figures import loss as figures
+from diffusion_walkthrough.data import companion_digit, load_images
+from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD as WORLD
+from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+
+SCHEDULE = NoiseSchedule(make_betas("linear", 200))
+
+
+def pixels(figure):
+    return plots.figure_to_array(figure)
+
+
+def zero(x_t, t):
+    return ops.zeros_like(x_t)
+
+
+def curve(axes, label):
+    return next(line for line in axes.lines if line.get_label() == label)
+
+
+def panels(figure):
+    return [axes.images[0].get_array().data for axes in figure.axes]
+
+
+@pytest.fixture(scope="module")
+def memorizer():
+    return optimal_denoiser(load_images("digits")[0], SCHEDULE)
+
+
+def test_possible_pasts_draws_the_exact_posterior_and_the_average():
+    pasts = np.array([-0.5, 0.1, 0.7])
+    axes = figures.possible_pasts(pasts, 0.2, 0.4).axes[0]
+    x, density = curve(axes, "exact density of x₀").get_data()
+    np.testing.assert_allclose(density, WORLD.posterior_pdf(x, 0.2, 0.4))
+    assert curve(axes, "their average, 0.10").get_xdata()[0] == pytest.approx(0.1)
+    assert curve(axes, "x_t = 0.2").get_xdata()[0] == 0.2
+
+
+def test_best_guesses_draws_averages_on_the_exact_curve():
+    centres, means = np.linspace(-1, 1, 5), np.linspace(-0.5, 0.5, 5)
+    figure = figures.best_guesses(SCHEDULE, [10, 150], [(centres, means)] * 2)
+    assert [axes.get_title() for axes in figure.axes] == ["t = 10", "t = 150"]
+    for axes, t in zip(figure.axes, (10, 150), strict=True):
+        x, y = curve(axes, "exact").get_data()
+        np.testing.assert_allclose(y, WORLD.expected_x_start(x, SCHEDULE.alphas_cumprod[t]))
+        np.testing.assert_array_equal(curve(axes, "averages").get_data(), (centres, means))
+
+
+def test_what_two_bells_add_up_to_is_their_kl():
+    _, bottom = figures.two_bells(1.0, 0.25, 0.0, 1.0).axes
+    x, added = bottom.lines[0].get_data()
+    assert integrate.trapezoid(added, x) == pytest.approx(
+        0.5 * (np.log(4) + 0.25 + 1 - 1), abs=2e-3
+    )
+    _, bottom = figures.two_bells(0.3, 1.0, 0.3, 1.0).axes
+    np.testing.assert_allclose(bottom.lines[0].get_ydata(), 0, atol=1e-12)
+
+
+def test_weights_run_from_the_first_counted_step_to_the_last():
+    axes = figures.weights(SCHEDULE).axes[0]
+    t, weight = curve(axes, "the bound, Eq. 12").get_data()
+    assert (t[0], t[-1]) == (1, 199)
+    beta, alpha_bar = SCHEDULE.betas[50], SCHEDULE.alphas_cumprod[50]
+    expected = beta**2 / (2 * SCHEDULE.posterior_variance[50] * (1 - beta) * (1 - alpha_bar))
+    assert weight[49] == pytest.approx(expected, rel=1e-4)
+    assert set(curve(axes, "the simple loss, Eq. 14").get_ydata()) == {1.0}
+    assert axes.get_yscale() == "log"
+
+
+def test_loss_over_t_draws_each_curve_under_its_name():
+    curves = {"one": [1, 1], "two": [0.1, 0.2], "three": [1e-9, 0.3], "4": [1, 2], "5": [3, 4]}
+    axes = figures.loss_over_t([0, 100], curves).axes[0]
+    for name, values in curves.items():
+        np.testing.assert_array_equal(curve(axes, name).get_data(), ([0, 100], values))
+
+
+@pytest.mark.parametrize("t", [0, 100, 199])
+def test_the_caption_of_a_guess_says_its_losses(t):
+    _, caption = figures.guessed_noise(zero, SCHEDULE, t)
+    noise = np.random.default_rng(18).standard_normal((1, 8, 8, 1))
+    loss = np.mean(noise**2)
+    alpha_bar = SCHEDULE.alphas_cumprod[t]
+    image_error = loss * (1 - alpha_bar) / alpha_bar  # x_t / √ᾱ - x_0 is noise, magnified
+    captioned = caption.split(":", 1)[1].replace(",", "")
+    numbers = [float(number) for number in re.findall(r"\d+\.?\d*", captioned)]
+    assert caption.startswith(f"t = {t}:")
+    found_loss, answer, baseline, found_image_error = numbers
+    assert answer == 0
+    assert found_loss == baseline == pytest.approx(loss, abs=6e-4)
+    assert found_image_error == pytest.approx(image_error, abs=6e-4, rel=2e-4)
+
+
+def test_a_guess_is_drawn_beside_the_truth():
+    figure, _ = figures.guessed_noise(zero, SCHEDULE, 60)
+    x_t, noise, guess, implied, truth = panels(figure)
+    alpha_bar = SCHEDULE.alphas_cumprod[60]
+    np.testing.assert_array_equal(truth, companion_digit()[0][..., 0])
+    np.testing.assert_allclose(
+        x_t, np.sqrt(alpha_bar) * truth + np.sqrt(1 - alpha_bar) * noise, atol=1e-5
+    )
+    assert np.all(guess == 0)
+    np.testing.assert_allclose(implied, x_t / np.sqrt(alpha_bar), rtol=1e-5)
+
+
+def test_who_knows_the_digit_by_heart_implies_it(memorizer):
+    figure, caption = figures.guessed_noise(memorizer, SCHEDULE, 15)
+    *_, implied, truth = panels(figure)
+    np.testing.assert_allclose(implied, truth, atol=1e-3)
+    assert "implied image 0.000" in caption
+
+
+def test_a_held_out_three_is_a_three_that_no_training_saw(memorizer):
+    images, _ = load_images("digits")
+    digit = figures.held_out_digit()
+    assert digit.shape == (8, 8, 1)
+    assert np.abs(images - digit).max(axis=(1, 2, 3)).min() > 0.1
+    figure, _ = figures.guessed_noise(memorizer, SCHEDULE, 5, held_out=True)
+    *_, implied, truth = panels(figure)
+    np.testing.assert_array_equal(truth, digit[..., 0])
+    assert np.mean((implied - truth) ** 2) > 0.01  # it answers with another three
+
+
+def test_the_picture_follows_the_controls_and_nothing_else(memorizer):
+    first = pixels(figures.guessed_noise(memorizer, SCHEDULE, 20)[0])
+    assert np.array_equal(first, pixels(figures.guessed_noise(memorizer, SCHEDULE, 20)[0]))
+    others = [
+        figures.guessed_noise(memorizer, SCHEDULE, 120),
+        figures.guessed_noise(zero, SCHEDULE, 20),
+        figures.guessed_noise(memorizer, SCHEDULE, 20, held_out=True),
+    ]
+    assert all(not np.array_equal(first, pixels(figure)) for figure, _ in others)
+    assert len({caption for _, caption in others}) == 3

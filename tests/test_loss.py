@@ -1,0 +1,400 @@
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from keras import ops
+from scipy import integrate, stats
+
+from diffusion_walkthrough.data import load_images
+from diffusion_walkthrough.forward_diffusion import q_posterior_mean_variance, q_sample
+from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD as WORLD
+from diffusion_walkthrough.loss import (
+    mean_per_image,
+    noise_prediction_loss,
+    normal_kl,
+    predict_noise_from_x_start,
+    predict_x_start_from_noise,
+    variational_weight,
+)
+from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+
+SCHEDULE = NoiseSchedule(make_betas("linear", 1000))
+ALL_T = np.arange(1000, dtype="int32")
+GOLDEN = {  # t: √(1/ᾱ), √(1/ᾱ - 1)
+    0: (1.00005, 0.0100005),
+    1: (1.00011, 0.014830924),
+    10: (1.0010985, 0.04688549),
+    100: (1.0569492, 0.3422597),
+    500: (3.5852507, 3.4429671),
+    999: (157.41046, 157.40728),
+}
+means = st.floats(-5, 5)
+log_variances = st.floats(-6, 4)
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def tensor(x):
+    return ops.convert_to_tensor(x, dtype="float32")
+
+
+def draws(shape, seed=0):
+    return tensor(np.random.default_rng(seed).standard_normal(shape))
+
+
+def kl(mean_1, log_variance_1, mean_2, log_variance_2):
+    """normal_kl of four numbers."""
+    numbers = (tensor([x]) for x in (mean_1, log_variance_1, mean_2, log_variance_2))
+    return float(numpy(normal_kl(*numbers))[0])
+
+
+def kl_by_integration(mean_1, log_variance_1, mean_2, log_variance_2):
+    """∫ p log(p / q), with SciPy's densities and quadrature; knows no formula for the KL."""
+    deviation = np.exp(log_variance_1 / 2)
+    p = stats.norm(mean_1, deviation)
+    q = stats.norm(mean_2, np.exp(log_variance_2 / 2))
+    span = (mean_1 - 12 * deviation, mean_1 + 12 * deviation)
+    integrand = lambda x: p.pdf(x) * (p.logpdf(x) - q.logpdf(x))  # noqa: E731
+    return integrate.quad(integrand, *span, limit=200, points=[mean_1])[0]
+
+
+# --- Two sides of Eq. 4 -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("t", "coefficients"), list(GOLDEN.items()))
+def test_golden_coefficients(t, coefficients):
+    of_image, of_noise = coefficients
+    t = np.array([t], "int32")
+    one, zero = tensor([[1.0]]), tensor([[0.0]])
+    image = predict_x_start_from_noise
+    assert numpy(image(SCHEDULE, one, t, zero)) == pytest.approx(of_image, rel=1e-6)
+    assert numpy(image(SCHEDULE, zero, t, one)) == pytest.approx(-of_noise, rel=1e-5)
+    noise = predict_noise_from_x_start
+    assert numpy(noise(SCHEDULE, one, t, zero)) == pytest.approx(of_image / of_noise, rel=1e-5)
+    assert numpy(noise(SCHEDULE, zero, t, one)) == pytest.approx(-1 / of_noise, rel=1e-5)
+
+
+def test_the_true_noise_leads_back_to_the_image_at_every_step():
+    x_start, noise = draws((1000, 2, 2, 1)), draws((1000, 2, 2, 1), seed=1)
+    x_t = q_sample(SCHEDULE, x_start, ALL_T, noise)
+    recovered = numpy(predict_x_start_from_noise(SCHEDULE, x_t, ALL_T, noise))
+    # float32 keeps x_t to 1e-7 of its size; dividing by √ᾱ magnifies that up to 157 times
+    np.testing.assert_allclose(recovered, numpy(x_start), atol=2e-4)
+    np.testing.assert_allclose(recovered[:500], numpy(x_start)[:500], atol=5e-6)
+
+
+def test_the_true_image_leads_back_to_the_noise_at_every_step():
+    x_start, noise = draws((1000, 4)), draws((1000, 4), seed=1)
+    x_t = q_sample(SCHEDULE, x_start, ALL_T, noise)
+    recovered = numpy(predict_noise_from_x_start(SCHEDULE, x_t, ALL_T, x_start))
+    np.testing.assert_allclose(recovered, numpy(noise), atol=1e-4)  # worst at t = 0
+
+
+def test_the_two_predictions_are_each_others_inverse_for_any_guess():
+    x_t, guess = draws((1000, 3)), draws((1000, 3), seed=1)
+    image = predict_x_start_from_noise(SCHEDULE, x_t, ALL_T, guess)
+    np.testing.assert_allclose(
+        numpy(predict_noise_from_x_start(SCHEDULE, x_t, ALL_T, image)), numpy(guess), atol=1e-4
+    )
+    noise = predict_noise_from_x_start(SCHEDULE, x_t, ALL_T, guess)
+    np.testing.assert_allclose(
+        numpy(predict_x_start_from_noise(SCHEDULE, x_t, ALL_T, noise)), numpy(guess), atol=1e-4
+    )
+
+
+def test_the_implied_image_is_not_clipped():
+    t = np.array([500], "int32")
+    image = numpy(predict_x_start_from_noise(SCHEDULE, tensor([[9.0]]), t, tensor([[-9.0]])))
+    assert image[0, 0] > 60
+
+
+def test_the_best_image_and_the_best_noise_are_two_sides_of_one_equation():
+    for t in (5, 200, 900):
+        alpha_bar = SCHEDULE.alphas_cumprod[t]
+        x_t = np.linspace(-2, 2, 9)
+        best_noise = WORLD.expected_noise(x_t, alpha_bar)
+        image = predict_x_start_from_noise(
+            SCHEDULE, tensor(x_t), np.full(9, t, "int32"), tensor(best_noise)
+        )
+        np.testing.assert_allclose(numpy(image), WORLD.expected_x_start(x_t, alpha_bar), atol=1e-4)
+
+
+# --- The distance of two bells ------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(means, log_variances, means, log_variances)
+@example(1.0, 2 * np.log(2), 0.0, 0.0)
+def test_kl_is_what_integration_finds(mean_1, log_variance_1, mean_2, log_variance_2):
+    case = (mean_1, log_variance_1, mean_2, log_variance_2)
+    assert kl(*case) == pytest.approx(kl_by_integration(*case), rel=1e-4, abs=2e-5)
+
+
+def test_kl_is_what_drawing_finds():
+    x = np.random.default_rng(0).normal(1.0, 0.5, 200_000)
+    found = stats.norm.logpdf(x, 1.0, 0.5) - stats.norm.logpdf(x, 0.0, 1.0)
+    # standard error 0.0025; four of them
+    assert found.mean() == pytest.approx(kl(1.0, 2 * np.log(0.5), 0.0, 0.0), abs=0.01)
+
+
+@settings(max_examples=100, deadline=None)
+@given(means, log_variances, means, log_variances)
+def test_kl_is_never_negative(mean_1, log_variance_1, mean_2, log_variance_2):
+    assert kl(mean_1, log_variance_1, mean_2, log_variance_2) >= -1e-5
+
+
+@settings(max_examples=30, deadline=None)
+@given(means, log_variances)
+def test_kl_from_a_bell_to_itself_is_zero(mean, log_variance):
+    assert kl(mean, log_variance, mean, log_variance) == 0
+
+
+def test_kl_of_equal_variances_is_the_squared_distance_of_the_means():
+    assert kl(0.7, np.log(0.3), -0.2, np.log(0.3)) == pytest.approx(0.9**2 / (2 * 0.3), rel=1e-5)
+
+
+def test_kl_is_not_symmetric():
+    assert kl(1.0, 2 * np.log(2), 0.0, 0.0) == pytest.approx(1.306853, rel=1e-5)
+    assert kl(0.0, 0.0, 1.0, 2 * np.log(2)) == pytest.approx(0.443147, rel=1e-5)
+
+
+def test_kl_is_elementwise_and_broadcasts():
+    mean, log_variance = draws((2, 3, 3, 1)), tensor(np.zeros((2, 1, 1, 1)))
+    found = numpy(normal_kl(mean, log_variance, tensor(0.0), tensor(0.0)))
+    np.testing.assert_allclose(found, numpy(mean) ** 2 / 2, rtol=1e-5, atol=1e-7)
+
+
+def test_kl_takes_numbers_and_arrays_of_either_precision():
+    expected = kl(1.0, np.log(0.25), 0.0, 0.0)
+    assert float(normal_kl(1, np.log(0.25), 0.0, 0)) == pytest.approx(expected)
+    mixed = normal_kl(np.ones(2), np.float32(np.log(0.25)), tensor([0.0, 0.0]), 0.0)
+    np.testing.assert_allclose(numpy(mixed), [expected] * 2, rtol=1e-6)
+    assert numpy(mixed).dtype == np.float32
+
+
+def test_the_published_slip_in_the_sign_of_a_log_variance_would_be_noticed():
+    def slipped(mean_1, log_variance_1, mean_2, log_variance_2):
+        ratio = np.exp(log_variance_1 - log_variance_2)
+        distance = (mean_1 - mean_2) ** 2 * np.exp(-log_variance_2)
+        return 0.5 * (log_variance_1 - log_variance_2 + ratio + distance - 1)
+
+    case = (0.0, np.log(0.25), 0.0, 0.0)
+    assert slipped(*case) < 0 < kl_by_integration(*case)
+    assert abs(slipped(*case) - kl(*case)) > 1
+
+
+# --- From the bound to the noise ----------------------------------------------------------------
+
+
+def posterior_kl(schedule, t, x_start, noise, guess):
+    """KL from q(x_{t-1} | x_t, x_0) to the same bell around a guessed x_0, summed over pixels."""
+    x_t = q_sample(schedule, x_start, t, noise)
+    guessed_start = predict_x_start_from_noise(schedule, x_t, t, guess)
+    mean, _, log_variance = q_posterior_mean_variance(schedule, x_start, x_t, t)
+    guessed_mean, _, _ = q_posterior_mean_variance(schedule, guessed_start, x_t, t)
+    return numpy(normal_kl(mean, log_variance, guessed_mean, log_variance)).sum(axis=1)
+
+
+@pytest.mark.parametrize(
+    "betas",
+    [make_betas("linear", 1000), make_betas("linear", 200), make_betas("cosine", 50)],
+    ids=["linear 1000", "linear 200", "cosine 50"],
+)
+def test_each_term_of_the_bound_is_a_weight_times_the_squared_noise_error(betas):
+    schedule = NoiseSchedule(betas)
+    t = np.arange(len(schedule), dtype="int32")
+    x_start, noise, guess = (draws((len(schedule), 6), seed) for seed in range(3))
+    squared_error = numpy(ops.square(noise - guess)).sum(axis=1)
+    weight = numpy(variational_weight(schedule, t))
+    assert weight.shape == (len(schedule),)
+    terms = posterior_kl(schedule, t, x_start, noise, guess)
+    np.testing.assert_allclose(weight * squared_error, terms, rtol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("table", "mistake"),
+    [
+        ("posterior_mean_coef1", lambda table, betas: table / betas),  # β forgotten
+        ("posterior_log_variance_clipped", lambda table, betas: table / 2),  # σ for σ²
+        ("posterior_mean_coef1", lambda table, betas: np.append(table[1:], 0)),  # one step off
+    ],
+)
+def test_a_posterior_with_a_published_mistake_would_not_fit_the_weight(table, mistake, monkeypatch):
+    schedule = NoiseSchedule(make_betas("linear", 1000))
+    t = np.array([1, 100, 900], "int32")
+    x_start, noise, guess = (draws((3, 6), seed) for seed in range(3))
+    terms = numpy(ops.square(noise - guess)).sum(axis=1) * numpy(variational_weight(schedule, t))
+    np.testing.assert_allclose(posterior_kl(schedule, t, x_start, noise, guess), terms, rtol=5e-3)
+    monkeypatch.setattr(schedule, table, mistake(getattr(schedule, table), schedule.betas))
+    wrong = posterior_kl(schedule, t, x_start, noise, guess)
+    assert np.abs(np.log(wrong / terms)).max() > 0.3
+
+
+def test_golden_weights():
+    # β² / (2 β̃ α (1-ᾱ)) from the design's table of β, ᾱ and β̃
+    for t, beta, alpha_bar, variance in (
+        (1, 1.199199199e-4, 0.999780092072, 5.4531877e-5),
+        (100, 2.091991992e-3, 0.895141590898, 2.0545535e-3),
+        (999, 0.02, 4.03582976538e-5, 0.019999984),
+    ):
+        expected = beta**2 / (2 * variance * (1 - beta) * (1 - alpha_bar))
+        found = numpy(variational_weight(SCHEDULE, np.array([t])))
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_weight_favours_the_smallest_noise():
+    weight = numpy(variational_weight(SCHEDULE, ALL_T[1:]))
+    assert weight[0] == pytest.approx(0.5997, abs=1e-3)
+    assert weight.max() / weight.min() > 100
+    assert weight[:10].sum() > 3 * weight[100:110].sum()
+
+
+def test_the_bound_lies_above_the_truth_in_one_dimension():
+    """Eq. 5, all terms added up with exact posteriors, against the entropy of the world."""
+    rng = np.random.default_rng(0)
+    weight = numpy(variational_weight(SCHEDULE, ALL_T))
+    error = np.zeros(1000)
+    for t in range(1000):
+        x_start, noise = WORLD.sample(500, rng), rng.standard_normal(500)
+        alpha_bar = SCHEDULE.alphas_cumprod[t]
+        x_t = np.sqrt(alpha_bar) * x_start + np.sqrt(1 - alpha_bar) * noise
+        error[t] = np.mean((noise - WORLD.expected_noise(x_t, alpha_bar)) ** 2)
+    variance = SCHEDULE.betas[0]
+    first = 0.5 * (np.log(2 * np.pi * variance) + error[0] / (1 - variance))
+    bound = first + (weight * error)[1:].sum()
+    truth = integrate.quad(lambda x: -WORLD.pdf(x) * WORLD.log_pdf(x), -3, 3, limit=200)[0]
+    assert truth < bound < truth + 0.6
+
+
+# --- The simple loss ----------------------------------------------------------------------------
+
+
+def images_and_noise(count=64):
+    images, _ = load_images("digits")
+    noise = np.random.default_rng(1).standard_normal(images[:count].shape).astype("float32")
+    t = np.random.default_rng(2).integers(0, 1000, count).astype("int32")
+    return images[:count], noise, t
+
+
+def test_the_loss_is_the_mean_of_the_squares_image_by_image():
+    images, noise, t = images_and_noise(5)
+    denoise = lambda x_t, t: 0.3 * x_t + 0.1  # noqa: E731
+    found = numpy(noise_prediction_loss(denoise, SCHEDULE, images, t, noise))
+    for i in range(5):
+        alpha_bar = SCHEDULE.alphas_cumprod[t[i]]
+        x_t = np.sqrt(alpha_bar) * images[i] + np.sqrt(1 - alpha_bar) * noise[i]
+        assert found[i] == pytest.approx(np.mean((noise[i] - 0.3 * x_t - 0.1) ** 2), rel=1e-5)
+    assert found.shape == (5,)
+    assert found.dtype == np.float32
+
+
+def test_always_answering_zero_costs_one_and_the_truth_costs_nothing():
+    images, noise, t = images_and_noise(1000)
+    zero = noise_prediction_loss(lambda x_t, t: ops.zeros_like(x_t), SCHEDULE, images, t, noise)
+    assert numpy(zero).mean() == pytest.approx(1.0, abs=4 * np.sqrt(2 / noise.size))
+    truth = noise_prediction_loss(lambda x_t, t: tensor(noise), SCHEDULE, images, t, noise)
+    assert numpy(truth).max() == 0
+
+
+def test_the_denoise_function_is_given_x_t_and_t():
+    images, noise, t = images_and_noise(4)
+    seen = []
+
+    def denoise(x_t, step):
+        seen.append((numpy(x_t), np.asarray(step)))
+        return x_t
+
+    noise_prediction_loss(denoise, SCHEDULE, images, t, noise)
+    np.testing.assert_allclose(seen[0][0], numpy(q_sample(SCHEDULE, images, t, noise)), atol=1e-6)
+    np.testing.assert_array_equal(seen[0][1], t)
+
+
+def test_wild_guesses_cost_more_than_slight_ones_where_clipping_would_hide_it():
+    x_start, noise = np.full((3, 8), -1, "float32"), np.zeros((3, 8), "float32")
+    t = np.full(3, 500, "int32")
+    guess = tensor(np.array([[0.1], [1.0], [10.0]]) * np.ones((3, 8)))
+
+    def denoise(x_t, t):
+        return guess
+
+    loss = numpy(noise_prediction_loss(denoise, SCHEDULE, x_start, t, noise))
+    np.testing.assert_allclose(loss, [0.01, 1, 100], rtol=1e-5)
+    x_t = q_sample(SCHEDULE, x_start, t, noise)
+    implied = numpy(predict_x_start_from_noise(SCHEDULE, x_t, t, guess))
+    assert np.all(np.clip(implied, -1, 1) == -1)  # the mistake: all three would look perfect
+
+
+def bayes_error(alpha_bar):
+    """E[Var(ε | x_t)] by summing the joint density of x_0 and x_t over a grid: Eq. 4 and Bayes."""
+    x_start = np.linspace(-1.5, 1.5, 601)[:, None]
+    noise_rate = np.sqrt(1 - alpha_bar)
+    x_t = np.linspace(-1.5 - 6 * noise_rate, 1.5 + 6 * noise_rate, 1501)[None]
+    parts = zip(WORLD.weights, WORLD.means, WORLD.standard_deviations, strict=True)
+    density = sum(w * stats.norm.pdf(x_start, m, s) for w, m, s in parts)
+    noise = (x_t - np.sqrt(alpha_bar) * x_start) / noise_rate
+    joint = density * np.exp(-(noise**2) / 2)
+    joint /= joint.sum()
+    marginal = joint.sum(axis=0) + 1e-300
+    mean = (joint * noise).sum(axis=0) / marginal
+    return (joint * (noise - mean) ** 2).sum()
+
+
+@pytest.mark.parametrize("t", [30, 100, 200, 400, 800])
+def test_the_exact_denoiser_reaches_the_error_that_integration_says_is_unavoidable(t):
+    n = 40_000
+    rng = np.random.default_rng(t)
+    x_start = WORLD.sample(n, rng).astype("float32")[:, None]
+    noise = rng.standard_normal((n, 1)).astype("float32")
+    alpha_bar = SCHEDULE.alphas_cumprod[t]
+    exact = lambda x_t, _: tensor(WORLD.expected_noise(numpy(x_t), alpha_bar))  # noqa: E731
+    steps = np.full(n, t, "int32")
+    losses = numpy(noise_prediction_loss(exact, SCHEDULE, x_start, steps, noise))
+    standard_error = losses.std() / np.sqrt(n)
+    assert losses.mean() == pytest.approx(bayes_error(alpha_bar), abs=4 * standard_error)
+    for offset in (-0.1, 0.1):
+        worse = lambda x_t, t, offset=offset: exact(x_t, t) + offset  # noqa: E731
+        found = numpy(noise_prediction_loss(worse, SCHEDULE, x_start, steps, noise)).mean()
+        assert found > losses.mean()
+
+
+def test_images_of_any_number_of_axes_even_none():
+    for shape in ((6,), (6, 3), (6, 2, 2), (6, 2, 2, 3)):
+        x_start, noise = draws(shape), draws(shape, seed=1)
+        t = np.arange(6, dtype="int32")
+        loss = noise_prediction_loss(
+            lambda x_t, t: ops.zeros_like(x_t), SCHEDULE, x_start, t, noise
+        )
+        expected = np.mean(numpy(noise).reshape(6, -1) ** 2, axis=1)
+        np.testing.assert_allclose(numpy(loss), expected, rtol=1e-5)
+        assert numpy(mean_per_image(noise)).shape == (6,)
+
+
+def test_a_guess_of_another_shape_is_refused_before_broadcasting_hides_it():
+    images, noise, t = images_and_noise(8)
+    with pytest.raises(ValueError, match=r"shape \(8, 8, 8\).*\(8, 8, 8, 1\).*one number") as error:
+        noise_prediction_loss(lambda x_t, t: x_t[..., 0], SCHEDULE, images, t, noise)
+    assert "denoise_fn" in str(error.value)
+    with pytest.raises(ValueError, match=r"shape \(1, 8, 8, 1\)"):
+        noise_prediction_loss(lambda x_t, t: x_t[:1], SCHEDULE, images, t, noise)
+
+
+def test_numpy_arrays_of_either_precision_give_the_same():
+    images, noise, t = images_and_noise(4)
+    single = noise_prediction_loss(lambda x_t, t: 0.5 * x_t, SCHEDULE, images, t, noise)
+    wide = [np.asarray(x, "float64") for x in (images, noise)]
+    double = noise_prediction_loss(
+        lambda x_t, t: 0.5 * numpy(x_t).astype("float64"), SCHEDULE, wide[0], t, wide[1]
+    )
+    np.testing.assert_allclose(numpy(double), numpy(single), rtol=1e-6)
+    for predict in (predict_x_start_from_noise, predict_noise_from_x_start):
+        found = numpy(predict(SCHEDULE, wide[0], t, wide[1]))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, numpy(predict(SCHEDULE, images, t, noise)), rtol=1e-6)
+
+
+def test_noise_of_another_shape_is_refused():
+    images, noise, t = images_and_noise(4)
+    with pytest.raises(ValueError, match="noise has shape"):
+        noise_prediction_loss(lambda x_t, t: x_t, SCHEDULE, images, t, noise[:1])
