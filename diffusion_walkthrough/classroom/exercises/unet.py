@@ -13,6 +13,7 @@ from diffusion_walkthrough.classroom.exercises.verdicts import (
     same_numbers,
     unanswered,
 )
+from diffusion_walkthrough.classroom.exercises.verdicts import show_solution as show_solution
 
 
 def _answer(attempt: Any, *arguments: Any) -> Any:

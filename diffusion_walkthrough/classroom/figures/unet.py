@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from diffusion_walkthrough.classroom import plots
@@ -92,6 +93,7 @@ def attention_bars(scaled: Array, unscaled: Array) -> Figure:
         axis.bar(np.arange(len(weights)), weights, color=plots.BLUE)
         axis.set_title(f"{title}: largest weight {weights.max():.2f}")
         axis.set_xlabel("pixel looked at")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel("weight")
     return figure
 
