@@ -54,7 +54,7 @@ backends: .venv-backends/.installed ## unit tests on JAX and on PyTorch (downloa
 	KERAS_BACKEND=torch .venv-backends/bin/pytest $(IN_PARALLEL) $(UNIT_TESTS)
 
 .PHONY: lowest
-lowest: .venv-lowest/.installed ## unit tests with the oldest versions that pyproject.toml allows
+lowest: .venv-lowest/.installed ## unit tests with the oldest versions that pyproject.toml allows (Python 3.11)
 	.venv-lowest/bin/pytest $(IN_PARALLEL) $(UNIT_TESTS) --deselect tests/test_project_files.py
 
 .PHONY: parity
