@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from diffusion_walkthrough.classroom.exercises import loss as ask
-from diffusion_walkthrough.classroom.exercises.verdicts import show_solution
 
 
 def root(x):
@@ -83,7 +82,7 @@ WRONG = [
 def test_the_solution_is_right(check, solution, capsys):
     verdict = check(solution)
     assert verdict.right, verdict
-    show_solution(check)
+    ask.show_solution(check)
     assert "solution" in capsys.readouterr().out
 
 
