@@ -145,6 +145,7 @@ def p_sample_loop_progressive(
         t = ops.full((shape[0],), step, dtype="int32")
         noise = keras.random.normal(shape, seed=generator)
         x = p_sample(denoise_fn, schedule, x, t, noise, variance, clip)
+        x = ops.stop_gradient(x)  # or PyTorch keeps the whole way in memory
         yield step, x
 
 
@@ -234,7 +235,8 @@ def optimal_denoiser(images: Any, schedule: NoiseSchedule) -> DenoiseFn:
         schedule: the noise schedule.
 
     Returns:
-        Callable ``(x_t, t) -> expected noise``, same shape as ``x_t``.
+        Callable ``(x_t, t) -> expected noise``, same shape as ``x_t``. It needs memory for
+        batch · n · pixels numbers, so draw few images at a time from a large set.
 
     Source: Bayes's rule on Eq. 4; see also Karras et al. 2022 (arXiv 2206.00364), appendix B.3.
     """
