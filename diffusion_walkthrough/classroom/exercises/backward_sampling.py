@@ -1,0 +1,185 @@
+"""Exercises of chapter 06: a step back, what it costs, why it needs noise, where it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from diffusion_walkthrough.classroom.exercises.verdicts import (
+    Verdict,
+    call,
+    mark,
+    same_numbers,
+    unanswered,
+)
+from diffusion_walkthrough.classroom.exercises.verdicts import show_solution as show_solution
+from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+
+
+def check_step_back(attempt: Callable[..., Any]) -> Verdict:
+    """Mark a function ``(schedule, x_t, t, noise_guess, z)`` that takes one step back.
+
+    It is called at t = 12 and at t = 0, with arrays ``(pixels,)``; σ² is to be β̃ ("fixed_small").
+    """
+    schedule = NoiseSchedule(make_betas("linear", 20))
+    x_t, guess, z = np.random.default_rng(6).standard_normal((3, 5))
+    answers = []
+    for t in (12, 0):
+        answer = call(attempt, schedule, x_t, t, guess, z)
+        if isinstance(answer, Verdict) or unanswered(answer) or np.shape(answer) != x_t.shape:
+            return mark(answer, x_t, [], "")
+        answers.append(answer)
+    right = "Guess the clean image, go a little towards it, add a little noise, but not at the end."
+    expected = _both_steps(schedule, x_t, guess, z)
+    return mark(answers, expected, _step_back_hints(schedule, x_t, guess, z), right)
+
+
+def _both_steps(
+    schedule: NoiseSchedule,
+    x_t: Any,
+    guess: Any,
+    z: Any,
+    sigma: Callable[[int], float] | None = None,
+    swapped: bool = False,
+    divided: bool = True,
+) -> list[Any]:
+    """Steps back at t = 12 and t = 0, right by default, or with one mistake."""
+    steps = []
+    for t in (12, 0):
+        alpha_bar = schedule.alphas_cumprod[t]
+        x_start = x_t - np.sqrt(1 - alpha_bar) * guess
+        if divided:
+            x_start = x_start / np.sqrt(alpha_bar)
+        weights = schedule.posterior_mean_coef1[t], schedule.posterior_mean_coef2[t]
+        of_x_start, of_x_t = weights[::-1] if swapped else weights
+        noise = np.sqrt(schedule.posterior_variance[t]) if sigma is None else sigma(t)
+        steps.append(of_x_start * x_start + of_x_t * x_t + noise * z)
+    return steps
+
+
+def _step_back_hints(
+    schedule: NoiseSchedule, x_t: Any, guess: Any, z: Any
+) -> list[tuple[Any, str]]:
+    def steps(**mistake: Any) -> list[Any]:
+        return _both_steps(schedule, x_t, guess, z, **mistake)
+
+    small, large = schedule.posterior_variance, schedule.betas
+    clipped = np.exp(0.5 * schedule.posterior_log_variance_clipped)
+    last = (
+        "Noise is added at t = 0 too. After the last step nobody cleans up any more: there, z is 0."
+    )
+    root = "The variance stands where its root belongs: noise of variance σ² is σ times z."
+    return [
+        (steps(sigma=lambda t: clipped[t]), last),
+        (steps(sigma=lambda t: np.sqrt(large[t])), last),
+        (steps(sigma=lambda t: small[t]), root),
+        (steps(sigma=lambda t: large[t] * (t > 0)), root),
+        (steps(sigma=lambda t: 0.0), "No noise is added at all. Then every walker follows the "
+         "mean, and all of them end in one place."),
+        (steps(sigma=lambda t: np.sqrt(large[t]) * (t > 0)), "That is the other published choice, "
+         "σ² = β. Asked for is β̃: posterior_variance."),
+        (steps(swapped=True), "The two weights are exchanged: coef1 belongs to the guessed x_0, "
+         "coef2 to x_t."),
+        (steps(divided=False), "x_0 is not yet solved for: after taking the noise away, divide by "
+         "√ᾱ, since the image had been shrunk by it."),
+    ]  # fmt: skip
+
+
+def solution_step_back(schedule: NoiseSchedule, x_t: Any, t: int, noise_guess: Any, z: Any) -> Any:
+    """One step back: guess x_0 (Eq. 4 solved), then the posterior's mean and spread (Eq. 7)."""
+    alpha_bar = schedule.alphas_cumprod[t]
+    x_start = (x_t - np.sqrt(1 - alpha_bar) * noise_guess) / np.sqrt(alpha_bar)
+    mean = schedule.posterior_mean_coef1[t] * x_start + schedule.posterior_mean_coef2[t] * x_t
+    return mean + np.sqrt(schedule.posterior_variance[t]) * z  # the variance is 0 at t = 0
+
+
+def check_network_calls(attempt: Any) -> Verdict:
+    """Mark how often the network is called for 64 digits, T = 200, in batches of 16."""
+    hints = [
+        (200, "That is one batch of 64. In batches of 16, the whole way is walked four times."),
+        (4, "That is the number of batches. Each of them walks all T steps, with one call a step."),
+        (64, "Not one call for each digit: a digit needs one for every step of its way."),
+        (64 * 200, "So many single images pass through the network, but a call takes 16 at once."),
+        (4 * 199, "The last step only leaves out the added noise; the network is asked there too."),
+        (4 * 201, "T steps need T calls: the noise at the start is drawn without the network."),
+    ]  # fmt: skip
+    right = (
+        "4 batches times 200 steps. Training passes an image once for one loss; drawing it takes T "
+        "passes, and that is why so many people look for shorter ways."
+    )
+    return mark(attempt, 800, hints, right, tolerance=1e-9)
+
+
+solution_network_calls = 800
+
+
+def check_why_noise(attempt: Any) -> Verdict:
+    """Mark the letter of the reason why walking back without added noise fails."""
+    if waiting := unanswered(attempt):
+        return waiting
+    hints = {
+        "a": "The network was exact in one dimension, and the walkers still met in one place.",
+        "b": "Both walks start from the same noise, and it has variance 1. It is lost on the way.",
+        "c": "More steps do not help: each one pulls the walkers together, and with more steps the "
+        "result was no wider.",
+    }
+    letter = attempt.strip().strip(".)").lower() if isinstance(attempt, str) else attempt
+    if letter == "d":
+        right = (
+            "The mean is the middle of the possible pasts. There are walks without noise that "
+            "work, but they take another step than the mean."
+        )
+        return Verdict(True, right)
+    if isinstance(letter, str) and letter in hints:
+        return Verdict(False, hints[letter])
+    return Verdict(False, f"{attempt!r} is not among the answers; write one of 'a' to 'd'.")
+
+
+solution_why_noise = "d"
+
+
+def check_start(attempt: Callable[..., Any]) -> Verdict:
+    """Mark a function ``(shape, rng)`` that draws the x_T from which sampling starts."""
+    shape = (400, 8, 8, 1)
+    answer = call(attempt, shape, np.random.default_rng(0))
+    if isinstance(answer, Verdict):
+        return answer
+    if np.shape(answer) != shape or not same_numbers(answer, answer):  # NaN equals nothing
+        return mark(answer, np.zeros(shape), [], "")
+    problem = _what_is_wrong_with_noise(np.asarray(answer, dtype=np.float64))
+    if problem:
+        return Verdict(False, problem)
+    return Verdict(True, "Independent, mean 0, variance 1 and bell-shaped: just what the last step "
+                   "of the forward process leaves behind.")  # fmt: skip
+
+
+def _what_is_wrong_with_noise(x: Any) -> str:
+    """Name how 400 images of noise differ from standard normal ones; empty if they do not."""
+    spread, tails = x.std(), np.mean((x - x.mean()) ** 4) / max(x.var() ** 2, 1e-12)
+    if spread < 1e-6:
+        return "Every value is the same. From one and the same start, only the added noise differs."
+    if np.allclose(x[0], x[1]):
+        return "All images start from the same noise. Each needs its own: draw the whole shape."
+    if x.max() > 10:
+        return (
+            "These are pixel values up to 255. The network lives in a world of spread 1 around 0."
+        )
+    if x.min() >= 0:
+        return "All values are positive. The forward process ends in noise of mean 0."
+    if abs(spread - 1) > 0.03 and np.abs(x).max() <= 1:
+        return (
+            f"Values between −1 and 1 are what images have; the noise at the end of the forward "
+            f"process is wider: standard deviation 1, not {spread:.2f}."
+        )
+    if abs(x.mean()) > 0.03 or abs(spread - 1) > 0.03:
+        return f"Mean {x.mean():.2f} and standard deviation {spread:.2f}; they should be 0 and 1."
+    if abs(tails - 3) > 0.2:
+        return "Mean and spread are right, but the shape is not a bell. Draw normal numbers."
+    return ""
+
+
+def solution_start(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """Standard normal noise, which is where the forward process ends."""
+    return rng.standard_normal(shape)

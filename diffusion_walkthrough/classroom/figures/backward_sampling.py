@@ -1,0 +1,156 @@
+"""Pictures of chapter 06: walkers on their way back, and what the network draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from diffusion_walkthrough.classroom import plots
+from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
+from diffusion_walkthrough.noise_schedule import NoiseSchedule
+
+Array = NDArray[np.float64]
+
+
+def paths(schedule: NoiseSchedule, walks: Mapping[str, Array], shown: int = 60) -> Figure:
+    """Draw walkers on their way back, over the exact density at every step.
+
+    Args:
+        schedule: the chain's noise schedule.
+        walks: by title, positions ``(T + 1, walkers)``; row 0 is the noise, the last the result.
+        shown: how many walkers to draw.
+    """
+    figure, axes = plots.new_figure(len(walks), height=3.0, sharey=True, squeeze=False)
+    for axis, (title, walk) in zip(axes.flat, walks.items(), strict=True):
+        _draw_density_over_time(axis, schedule)
+        steps_left = np.arange(len(schedule), -1, -1)
+        axis.plot(steps_left, walk[:, :shown], color=plots.BLUE, linewidth=0.6, alpha=0.7)
+        axis.set_xlim(len(schedule), 0)
+        axis.set_xlabel("steps left")
+        axis.set_title(title)
+        axis.grid(False)
+    axes.flat[0].set_ylabel("x")
+    return figure
+
+
+def _draw_density_over_time(axes: Axes, schedule: NoiseSchedule) -> None:
+    """Shade the exact density of the noisy world, each step relative to its own peak."""
+    x = np.linspace(-3, 3, 300)
+    alpha_bars = np.append(1.0, schedule.alphas_cumprod)
+    columns = [ONE_DIMENSIONAL_WORLD.noised(a).pdf(x) for a in alpha_bars]
+    shade = np.array([column / column.max() for column in columns]).T  # (x, steps left)
+    extent = (-0.5, len(schedule) + 0.5, -3.0, 3.0)
+    axes.imshow(shade, aspect="auto", origin="lower", cmap="Greys", extent=extent, vmax=1.6)
+
+
+def heaps(samples: Mapping[str, Array]) -> Figure:
+    """Draw a histogram of each set of numbers, under the density that it should have.
+
+    Args:
+        samples: by title, numbers of any count.
+    """
+    figure, axes = plots.new_figure(len(samples), height=2.3, sharey=True, squeeze=False)
+    x = np.linspace(-1.5, 1.5, 400)
+    for axis, (title, numbers) in zip(axes.flat, samples.items(), strict=True):
+        axis.hist(numbers, bins=100, range=(-1.5, 1.5), density=True, color=plots.SKY)
+        axis.plot(x, ONE_DIMENSIONAL_WORLD.pdf(x), color=plots.BLUE, linewidth=1.2)
+        axis.set_ylim(0, 3)
+        axis.set_title(title)
+    return figure
+
+
+def balls(real: Array, generated: Array, k: int = 3) -> Figure:
+    """Draw what precision and recall count, for points in the plane.
+
+    Args:
+        real: points ``(n, 2)``.
+        generated: points ``(m, 2)``.
+        k: to which nearest neighbour each ball reaches.
+    """
+    figure, axes = plots.new_figure(2, width=7.5, height=3.6)
+    _draw_balls(axes[0], real, k, plots.BLUE)
+    _draw_balls(axes[1], generated, k, plots.ORANGE)
+    titles = ("precision: balls of the real", "recall: balls of the drawn")
+    for axis, title in zip(axes, titles, strict=True):
+        axis.plot(*real.T, "o", color=plots.BLUE, markersize=5, label="real")
+        axis.plot(*generated.T, "^", color=plots.ORANGE, markersize=6, label="drawn")
+        axis.set_title(title)
+        axis.axis("equal")
+    axes[0].legend(loc="upper left")
+    return figure
+
+
+def _draw_balls(axes: Axes, points: Array, k: int, colour: str) -> None:
+    radii = np.sort(cdist(points, points), axis=1)[:, k]
+    for (x, y), radius in zip(points, radii, strict=True):
+        axes.add_patch(Circle((x, y), radius, color=colour, alpha=0.12, linewidth=0))
+
+
+def journey(
+    steps_left: Sequence[int], frames: Any, i: int, scale: int = 5
+) -> tuple[NDArray[np.uint8], str]:
+    """Lay out the images at one stop of their journey, and say where that is.
+
+    Args:
+        steps_left: number of steps left at each stop, as from ``p_sample_loop_trajectory``.
+        frames: images ``(stops, n, height, width, channels)``.
+        i: which stop, from 0.
+        scale: how many times to enlarge each pixel.
+    """
+    outside = np.mean(np.abs(frames[i]) > 1)
+    caption = (
+        f"stop {i} of {len(frames) - 1}: {steps_left[i]} steps left; "
+        f"{outside:.0%} of the pixels lie outside [−1, 1]"
+    )
+    return plots.tile(frames[i], columns=16, scale=scale), caption
+
+
+def neighbours(images: Any, training_images: Any) -> Figure:
+    """Draw each image above the training image that is nearest to it, with their distance.
+
+    Args:
+        images: ``(n, height, width, 1)``.
+        training_images: ``(m, height, width, 1)``.
+    """
+    rows, others = (np.reshape(x, (len(x), -1)) for x in (images, training_images))
+    distances = cdist(rows, others)
+    nearest = distances.argmin(axis=1)
+    titles = [f"{d:.1f}" for d in distances.min(axis=1)]
+    return _grid([list(images), list(np.asarray(training_images)[nearest])], ["drawn", "nearest"],
+                 titles)  # fmt: skip
+
+
+def returns(clean: Any, hidden: Any, returned: Any, times: Sequence[int]) -> Figure:
+    """Draw, for each time: the image, the image under that much noise, and ways back from there.
+
+    Args:
+        clean: ``(height, width, 1)``.
+        hidden: noised images, ``(times, height, width, 1)``.
+        returned: ``(times, n, height, width, 1)``.
+        times: the steps to which the image was noised.
+    """
+    rows = [[clean, hidden[i], *returned[i]] for i in range(len(times))]
+    titles = ["clean", "noised", *[f"way back {i + 1}" for i in range(len(returned[0]))]]
+    return _grid(rows, [f"t = {t}" for t in times], titles)
+
+
+def _grid(rows: list[list[Any]], labels: Sequence[str], titles: Sequence[str]) -> Figure:
+    """Draw images in rows, each with a label at its left, under titles."""
+    columns = len(rows[0])
+    side = 7.2 / columns
+    figure, axes = plots.new_figure(
+        columns, len(rows), width=7.5, height=len(rows) * side + 0.3, squeeze=False
+    )
+    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        for j, image in enumerate(row):
+            plots.draw_image(axes[i, j], image, titles[j] if i == 0 else "")
+            axes[i, j].title.set_fontsize(8)
+        axes[i, 0].set_ylabel(label, fontsize=9)
+    return figure

@@ -1,0 +1,168 @@
+"""Exercises of chapter 06: solutions are right, foreseen mistakes get their own hints."""
+
+import numpy as np
+import pytest
+
+from diffusion_walkthrough.classroom.exercises import backward_sampling as ask
+
+
+def step(schedule, x_t, t, guess, z, sigma=None, divide=True, swap=False):
+    """One step back with room for mistakes, written in the paper's other form where right."""
+    alpha_bar = schedule.alphas_cumprod[t]
+    x_start = (x_t - np.sqrt(1 - alpha_bar) * guess) / (np.sqrt(alpha_bar) if divide else 1)
+    first, second = schedule.posterior_mean_coef1[t], schedule.posterior_mean_coef2[t]
+    if swap:
+        first, second = second, first
+    sigma = np.sqrt(schedule.posterior_variance[t]) if sigma is None else sigma
+    return first * x_start + second * x_t + sigma * z
+
+
+def other_form(schedule, x_t, t, guess, z):
+    beta, alpha_bar = schedule.betas[t], schedule.alphas_cumprod[t]
+    mean = (x_t - beta / np.sqrt(1 - alpha_bar) * guess) / np.sqrt(1 - beta)
+    sigma = np.exp(0.5 * schedule.posterior_log_variance_clipped[t])
+    return mean + (sigma * z if t > 0 else 0)
+
+
+STEP_MISTAKES = {
+    "t = 0 too": lambda s, x, t, e, z: step(
+        s, x, t, e, z, np.exp(0.5 * s.posterior_log_variance_clipped[t])
+    ),
+    "there": lambda s, x, t, e, z: step(s, x, t, e, z, np.sqrt(s.betas[t])),
+    "root belongs": lambda s, x, t, e, z: step(s, x, t, e, z, s.posterior_variance[t]),
+    "σ times z": lambda s, x, t, e, z: step(s, x, t, e, z, s.betas[t] * (t > 0)),
+    "No noise is added": lambda s, x, t, e, z: step(s, x, t, e, z, 0),
+    "other published choice": lambda s, x, t, e, z: step(
+        s, x, t, e, z, np.sqrt(s.betas[t]) * (t > 0)
+    ),
+    "exchanged": lambda s, x, t, e, z: step(s, x, t, e, z, swap=True),
+    "divide by": lambda s, x, t, e, z: step(s, x, t, e, z, divide=False),
+}
+
+
+@pytest.mark.parametrize("solution", [ask.solution_step_back, step, other_form])
+def test_a_right_step_is_right_in_every_form(solution):
+    assert ask.check_step_back(solution).right is True
+
+
+@pytest.mark.parametrize("hint", STEP_MISTAKES)
+def test_each_mistake_in_a_step_gets_its_hint(hint):
+    verdict = ask.check_step_back(STEP_MISTAKES[hint])
+    assert verdict.right is False
+    assert hint in verdict.message
+
+
+def test_the_hints_of_a_step_name_six_different_misconceptions():
+    messages = {ask.check_step_back(mistake).message for mistake in STEP_MISTAKES.values()}
+    assert len(messages) == 6  # noise at the end and the missing root are met in two forms each
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (200, "one batch of 64"),
+        (4, "number of batches"),
+        (64, "for every step"),
+        (12800, "single images"),
+        (796, "last step only leaves out"),
+        (804, "without the network"),
+        (801, "numbers differ"),
+        ("many", "cannot be read"),
+    ],
+)
+def test_wrong_numbers_of_calls_get_their_hint(answer, hint):
+    verdict = ask.check_network_calls(answer)
+    assert verdict.right is False
+    assert hint in verdict.message
+
+
+def test_the_number_of_calls():
+    assert ask.check_network_calls(ask.solution_network_calls).right is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        ("a", "exact in one dimension"),
+        ("b", "variance 1"),
+        ("C", "More steps do not help"),
+        ("e", "'a' to 'd'"),
+        (3, "'a' to 'd'"),
+        (["d"], "'a' to 'd'"),
+    ],
+)
+def test_wrong_reasons_get_their_hint(answer, hint):
+    verdict = ask.check_why_noise(answer)
+    assert verdict.right is False
+    assert hint in verdict.message
+
+
+@pytest.mark.parametrize("answer", ["d", "D", " d) ", "d."])
+def test_the_right_reason_however_it_is_written(answer):
+    assert ask.check_why_noise(answer).right is True
+
+
+START_MISTAKES = {
+    "Values between −1 and 1": lambda shape, rng: rng.uniform(-1, 1, shape),
+    "positive": lambda shape, rng: rng.random(shape),
+    "up to 255": lambda shape, rng: rng.integers(0, 256, shape),
+    "not a bell": lambda shape, rng: rng.uniform(-(3**0.5), 3**0.5, shape),
+    "standard deviation 0.50": lambda shape, rng: 0.5 * rng.standard_normal(shape),
+    "Mean 1.00": lambda shape, rng: 1 + rng.standard_normal(shape),
+    "the same noise": lambda shape, rng: np.repeat(rng.standard_normal((1, *shape[1:])), 400, 0),
+    "Every value is the same": lambda shape, rng: np.zeros(shape),
+    "has shape (8, 8, 1)": lambda shape, rng: rng.standard_normal(shape[1:]),
+    "NaN": lambda shape, rng: np.full(shape, np.nan),
+}
+
+
+@pytest.mark.parametrize("hint", START_MISTAKES)
+def test_each_wrong_start_gets_its_hint(hint):
+    verdict = ask.check_start(START_MISTAKES[hint])
+    assert verdict.right is False
+    assert hint in verdict.message
+
+
+@pytest.mark.parametrize(
+    "start", [ask.solution_start, lambda shape, rng: rng.normal(size=shape).astype("float32")]
+)
+def test_a_right_start(start):
+    assert ask.check_start(start).right is True
+
+
+FUNCTIONS = [ask.check_step_back, ask.check_start]
+ALL = [*FUNCTIONS, ask.check_network_calls, ask.check_why_noise]
+
+
+@pytest.mark.parametrize("check", ALL)
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_no_answer_is_not_a_wrong_answer(check, nothing):
+    assert check(nothing).right is None
+
+
+@pytest.mark.parametrize("check", FUNCTIONS)
+def test_a_function_that_still_returns_the_three_dots(check):
+    assert check(lambda *arguments: ...).right is None
+
+
+@pytest.mark.parametrize("check", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("attempt", "hint"),
+    [
+        (3.0, "function is expected"),
+        (lambda *arguments: 1 / 0, "ZeroDivisionError"),
+        (lambda: 1, "TypeError"),
+        (lambda *arguments: "noise", "shape ()"),
+        (lambda *arguments: None, "return"),
+    ],
+)
+def test_garbage_gets_a_sentence_and_no_traceback(check, attempt, hint):
+    verdict = check(attempt)
+    assert verdict.right is False
+    assert hint in verdict.message
+
+
+@pytest.mark.parametrize("check", ALL)
+def test_every_exercise_shows_its_solution(check, capsys):
+    ask.show_solution(check)
+    assert "solution_" in capsys.readouterr().out

@@ -1,0 +1,130 @@
+"""Pictures of chapter 06: right numbers, and pictures that change with what they show."""
+
+import numpy as np
+import pytest
+
+from diffusion_walkthrough.classroom.figures import backward_sampling as figures
+from diffusion_walkthrough.classroom.plots import figure_to_array
+from diffusion_walkthrough.evaluation import precision_recall
+from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
+from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+
+SCHEDULE = NoiseSchedule(make_betas("linear", 10))
+
+
+def some_walk(seed=0, walkers=5):
+    return np.random.default_rng(seed).standard_normal((11, walkers))
+
+
+def some_frames():
+    frames = np.zeros((3, 4, 2, 2, 1), dtype=np.float32)
+    frames[0, :2] = 1.5  # half of the pixels are out of range
+    frames[1, 0, 0, 0] = -1.01  # one of sixteen
+    return frames
+
+
+def test_paths_run_from_noise_at_the_left_to_the_result_at_the_right():
+    walk = some_walk()
+    axes = figures.paths(SCHEDULE, {"one": walk}).axes[0]
+    assert axes.get_xlim() == (10, 0)
+    assert axes.get_title() == "one"
+    for line, walker in zip(axes.lines, walk.T, strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), np.arange(10, -1, -1))
+        np.testing.assert_array_equal(line.get_ydata(), walker)
+
+
+def test_paths_lie_on_the_exact_density_of_their_step():
+    axes = figures.paths(SCHEDULE, {"one": some_walk()}).axes[0]
+    shade = np.asarray(axes.images[0].get_array())  # (x, steps left)
+    assert shade.shape == (300, 11)
+    x = np.linspace(-3, 3, 300)
+    for column, alpha_bar in ((0, 1.0), (4, SCHEDULE.alphas_cumprod[3])):
+        density = ONE_DIMENSIONAL_WORLD.noised(alpha_bar).pdf(x)
+        np.testing.assert_allclose(shade[:, column], density / density.max())
+
+
+def test_paths_show_as_many_walkers_as_asked_and_a_panel_for_each_walk():
+    walks = {"a": some_walk(0, 90), "b": some_walk(1, 3)}
+    figure = figures.paths(SCHEDULE, walks, shown=60)
+    assert [len(axes.lines) for axes in figure.axes] == [60, 3]
+
+
+def test_heaps_count_what_they_are_given():
+    numbers = np.array([-1.0, 0.5, 0.5, 0.5])
+    axes = figures.heaps({"four": numbers, "others": numbers + 0.1}).axes
+    for panel, shift in zip(axes, (0, 0.1), strict=True):
+        middles = np.array([bar.get_x() + bar.get_width() / 2 for bar in panel.patches])
+        areas = np.array([bar.get_height() * bar.get_width() for bar in panel.patches])
+        assert areas[np.abs(middles - (-1 + shift)) < 0.03].sum() == pytest.approx(0.25)
+        assert areas[np.abs(middles - (0.5 + shift)) < 0.03].sum() == pytest.approx(0.75)
+    line = axes[0].lines[0]
+    np.testing.assert_allclose(line.get_ydata(), ONE_DIMENSIONAL_WORLD.pdf(line.get_xdata()))
+
+
+def test_the_balls_show_what_precision_and_recall_count():
+    rng = np.random.default_rng(0)
+    real, drawn = rng.normal(0, 1, (12, 2)), rng.normal(0.7, 1, (9, 2))
+    left, right = figures.balls(real, drawn, k=3).axes
+
+    def share_within(points, axes):
+        circles = [(np.array(c.center), c.radius) for c in axes.patches]
+        hits = [any(np.linalg.norm(p - c) <= r + 1e-12 for c, r in circles) for p in points]
+        return np.mean(hits)
+
+    expected = precision_recall(real, drawn, k=3)
+    assert (share_within(drawn, left), share_within(real, right)) == pytest.approx(expected)
+
+
+def test_the_journey_says_where_it_is():
+    _, caption = figures.journey([20, 10, 0], some_frames(), 0)
+    assert "20 steps left" in caption
+    assert "50%" in caption
+    assert "stop 0 of 2" in caption
+    assert "10 steps left; 6%" in figures.journey([20, 10, 0], some_frames(), 1)[1]
+    assert "0 steps left; 0%" in figures.journey([20, 10, 0], some_frames(), 2)[1]
+
+
+def test_the_journey_changes_with_the_stop_and_repeats():
+    pictures = [figures.journey([20, 10, 0], some_frames(), i)[0] for i in range(3)]
+    assert pictures[0].dtype == np.uint8
+    assert not np.array_equal(pictures[0], pictures[1])
+    assert not np.array_equal(pictures[1], pictures[2])
+    again, _ = figures.journey([20, 10, 0], some_frames(), 1)
+    np.testing.assert_array_equal(pictures[1], again)
+
+
+def test_neighbours_are_the_nearest_ones_and_the_titles_say_how_near():
+    training = np.stack([np.full((2, 2, 1), value) for value in (-1.0, 0.0, 1.0)])
+    images = np.stack([np.full((2, 2, 1), value) for value in (0.9, -0.75)])
+    axes = figures.neighbours(images, training).axes
+    assert [a.get_title() for a in axes[:2]] == ["0.2", "0.5"]  # √4 pixels · 0.1 and · 0.25
+    shown = [np.asarray(a.images[0].get_array()).mean() for a in axes]
+    np.testing.assert_allclose(shown, [0.9, -0.75, 1.0, -1.0])
+    assert [axes[0].get_ylabel(), axes[2].get_ylabel()] == ["drawn", "nearest"]
+
+
+def test_ways_back_stand_in_the_row_of_their_t():
+    clean = np.zeros((2, 2, 1))
+    hidden = np.full((2, 2, 2, 1), 0.1)
+    returned = np.arange(6).reshape(2, 3, 1, 1, 1) / 10 * np.ones((2, 3, 2, 2, 1))
+    axes = figures.returns(clean, hidden, returned, [5, 60]).axes
+    assert len(axes) == 10
+    assert [axes[0].get_ylabel(), axes[5].get_ylabel()] == ["t = 5", "t = 60"]
+    assert [a.get_title() for a in axes[:3]] == ["clean", "noised", "way back 1"]
+    shown = [np.asarray(a.images[0].get_array()).mean() for a in axes]
+    np.testing.assert_allclose(shown, [0, 0.1, 0, 0.1, 0.2, 0, 0.1, 0.3, 0.4, 0.5])
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: figures.paths(SCHEDULE, {"one": some_walk()}),
+        lambda: figures.heaps({"none": np.array([0.0])}),
+        lambda: figures.balls(np.eye(4, 2), np.ones((5, 2)) * np.arange(5)[:, None], k=1),
+        lambda: figures.neighbours(np.zeros((1, 8, 8, 1)), np.zeros((1, 8, 8, 1))),
+    ],
+)
+def test_pictures_render_the_same_each_time(draw):
+    first = figure_to_array(draw())
+    assert first.std() > 0
+    np.testing.assert_array_equal(first, figure_to_array(draw()))
