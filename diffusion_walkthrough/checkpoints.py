@@ -62,7 +62,7 @@ def save_model(
             model.save(temporary)
         else:
             temporary.mkdir()
-            save_parameters(model.parameters, temporary / PARAMETERS_FILES[parameters_as])
+            save_parameters(model.diffusion_parameters, temporary / PARAMETERS_FILES[parameters_as])
             _save_weights(model.network, temporary / WEIGHTS_FILE)
     return path
 
@@ -217,6 +217,6 @@ def _save_weights(network: keras.Model, path: Path) -> None:
     """
     arrays = {f"{i:05d}": array for i, array in enumerate(network.get_weights())}
     with path.open("xb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)
         file.flush()
         os.fsync(file.fileno())

@@ -284,6 +284,13 @@ class UNetParameters(_Parameters):
                 rule = f"groups must divide the width of every level, {self.level_widths}"
                 remedy = f"Use for example {math.gcd(*self.level_widths, self.groups)}"
                 raise ValueError(_message("groups", self.groups, rule, remedy))
+            if width == self.groups:
+                rule = (
+                    f"a group needs at least two of a level's {width} channels: alone, a channel "
+                    "loses its mean, and with it what the time step has added"
+                )
+                remedy = f"Use for example {max(width // 4, 1)}"
+                raise ValueError(_message("groups", self.groups, rule, remedy))
 
     @property
     def level_sizes(self) -> tuple[int, ...]:

@@ -131,7 +131,8 @@ class DiffusionModel(keras.Model):
     """A UNet and a noise schedule, trained to guess noise and able to draw images.
 
     Attributes:
-        parameters: all that defines the model.
+        diffusion_parameters: all that defines the model (``parameters`` alone is a method of
+            every PyTorch module, and would be hidden).
         schedule: the noise schedule with its tables.
         network: the UNet, a functional model from ``[x_t, t]`` to the predicted noise.
     """
@@ -150,7 +151,7 @@ class DiffusionModel(keras.Model):
         super().__init__(**kwargs)
         if isinstance(parameters, dict):
             parameters = DiffusionParameters.from_dict(parameters)
-        self.parameters = parameters
+        self.diffusion_parameters = parameters
         self.schedule = NoiseSchedule.from_parameters(parameters.schedule)
         self.network = build_unet(parameters.unet)
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -201,7 +202,7 @@ class DiffusionModel(keras.Model):
                 unless asked for: on a CPU, XLA's convolutions are the slower ones.
         """
         if optimizer is None:
-            optimizer = make_optimizer(self.parameters.training)
+            optimizer = make_optimizer(self.diffusion_parameters.training)
         if keras.backend.backend() == "tensorflow":
             options.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **options)
@@ -233,7 +234,7 @@ class DiffusionModel(keras.Model):
         """
         if isinstance(x, np.ndarray):
             self._check_images(x)
-            batch_size = batch_size or self.parameters.training.batch_size
+            batch_size = batch_size or self.diffusion_parameters.training.batch_size
             epochs = epochs or self._planned_epochs(math.ceil(len(x) / batch_size))
         return super().fit(x, y, batch_size=batch_size, epochs=epochs or 1, **options)
 
@@ -244,7 +245,7 @@ class DiffusionModel(keras.Model):
         return super().evaluate(x, y, **options)
 
     def _check_images(self, images: np.ndarray) -> None:
-        expected = self.parameters.unet.image_shape
+        expected = self.diffusion_parameters.unet.image_shape
         if images.shape[1:] != expected:
             raise ValueError(
                 f"images have shape {images.shape}; this model needs (n, {expected[0]}, "
@@ -254,7 +255,7 @@ class DiffusionModel(keras.Model):
         check_image_range(images)
 
     def _planned_epochs(self, steps_per_epoch: int) -> int:
-        return math.ceil((self.parameters.training.decay_steps or 1) / steps_per_epoch)
+        return math.ceil((self.diffusion_parameters.training.decay_steps or 1) / steps_per_epoch)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """What Keras needs to compile a loaded model again."""
@@ -305,14 +306,14 @@ class DiffusionModel(keras.Model):
         if n < 1:
             raise ValueError(f"n = {n} images cannot be drawn; ask for at least 1.")
         if "variance" in inspect.signature(sampler).parameters or sampler is p_sample_loop:
-            options.setdefault("variance", self.parameters.variance)
-        shape = (n, *self.parameters.unet.image_shape)
+            options.setdefault("variance", self.diffusion_parameters.variance)
+        shape = (n, *self.diffusion_parameters.unet.image_shape)
         images = sampler(self.denoise, self.schedule, shape, seed=seed, **options)
         return ops.convert_to_numpy(images)
 
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to build the model again."""
-        return {"parameters": self.parameters.to_dict(), "name": self.name}
+        return {"parameters": self.diffusion_parameters.to_dict(), "name": self.name}
 
 
 class SampleHistory(keras.callbacks.Callback):

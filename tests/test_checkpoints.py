@@ -91,7 +91,7 @@ def test_the_parameters_lie_beside_the_weights(tmp_path, first):
     assert sorted(p.name for p in path.iterdir()) == ["parameters.json", "weights.npz"]
     path = save_model(first, tmp_path / "other", parameters_as="pickle")
     assert sorted(p.name for p in path.iterdir()) == ["parameters.pkl", "weights.npz"]
-    assert load_model(path).parameters == TINY
+    assert load_model(path).diffusion_parameters == TINY
 
 
 @pytest.mark.parametrize("name", ["model", "model.keras"])

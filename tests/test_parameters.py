@@ -153,6 +153,7 @@ def test_levels_of_a_unet():
 
 WRONG = [
     # class, parameter, value, error, a piece of the rule or remedy
+    (UNetParameters, "groups", 128, ValueError, "at least two"),
     (ScheduleParameters, "name", "lineal", ValueError, "Did you mean 'linear'?"),
     (ScheduleParameters, "name", "zzz", ValueError, "'cosine'"),
     (ScheduleParameters, "name", None, TypeError, "'cosine'"),

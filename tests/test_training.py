@@ -302,6 +302,6 @@ def test_one_bar_for_the_whole_run(capsys):
 def test_the_configuration_rebuilds_the_model():
     model = DiffusionModel(TINY, name="mine")
     again = DiffusionModel.from_config(model.get_config())
-    assert again.parameters == TINY
+    assert again.diffusion_parameters == TINY
     assert again.name == "mine"
     assert again.network.count_params() == model.network.count_params()

@@ -19,7 +19,7 @@ PICTURE = Path(__file__).resolve().parent.parent / "docs" / "from_noise_to_digit
 def journeys(count: int = 8, stops: int = 14) -> np.ndarray:
     """Draw some digits, one row each, from noise on the left to the digit on the right."""
     model = load_model("digits")
-    shape = (count, *model.parameters.unet.image_shape)
+    shape = (count, *model.diffusion_parameters.unet.image_shape)
     _, pictures = p_sample_loop_trajectory(
         model.denoise, model.schedule, shape, stops=stops, seed=3
     )

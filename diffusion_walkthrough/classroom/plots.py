@@ -7,6 +7,7 @@ drawing function is a pure function of its arguments. Arrays of pictures are uin
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -34,6 +35,12 @@ BLUE, ORANGE, GREEN, PINK, SKY, GREY = (
 )
 
 DOTS_PER_INCH = 110
+
+#: Text that takes no room on the page and is read aloud all the same.
+_UNSEEN = (
+    '<span style="position:absolute;width:1px;height:1px;overflow:hidden;'
+    'clip-path:inset(50%);white-space:nowrap">Picture: {}</span>'
+)
 
 _STYLE: Any = {
     "font.size": 10,
@@ -163,8 +170,9 @@ def to_png(picture: Figure | NDArray[np.uint8]) -> bytes:
 def show(picture: Figure | NDArray[np.uint8], alt: str) -> None:
     """Display a picture together with a sentence that says what it shows.
 
-    The sentence is the picture's alternative text, for screen readers and wherever pictures do
-    not load, and its plain-text form.
+    The sentence is the picture's alternative text, and its plain-text form for wherever pictures
+    do not load. JupyterLab does not hand alternative text on to the page, so the sentence also
+    follows the picture as text that only a screen reader sees.
 
     Args:
         picture: a figure, or uint8 ``(height, width, 3)``.
@@ -180,3 +188,4 @@ def show(picture: Figure | NDArray[np.uint8], alt: str) -> None:
         )
     bundle = {"image/png": to_png(picture), "text/plain": alt}
     display(bundle, raw=True, metadata={"image/png": {"alt": alt}})
+    display({"text/html": _UNSEEN.format(html.escape(alt))}, raw=True)

@@ -197,9 +197,10 @@ def displayed(monkeypatch):
 
 @pytest.mark.parametrize("make", [lambda: plots.new_figure()[0], lambda: np.zeros((2, 3, 3), "u1")])
 def test_show_says_in_words_what_the_picture_shows(displayed, make):
-    alt = "A grey square, and nothing else."
+    alt = "A grey square, a < b, and nothing else."
     plots.show(make(), alt)
-    (((bundle,), options),) = displayed
+    ((bundle,), options), ((unseen,), _) = displayed
+    assert "A grey square, a &lt; b, and nothing else." in unseen["text/html"]
     assert bundle == {"image/png": plots.to_png(make()), "text/plain": alt}
     assert options == {"raw": True, "metadata": {"image/png": {"alt": alt}}}
 
