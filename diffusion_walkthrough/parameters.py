@@ -402,9 +402,9 @@ class DiffusionParameters(_Parameters):
                 groups=8,
             ),
             training=TrainingParameters(
-                learning_rate=3e-3,
+                learning_rate=6e-3,
                 warmup_steps=100,
-                decay_steps=1080,
+                decay_steps=720,
                 ema_momentum=None,
                 horizontal_flip=False,
             ),

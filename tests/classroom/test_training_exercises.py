@@ -13,7 +13,7 @@ def hidden(x_start, alpha_bar, noise):
     return np.sqrt(kept) * x_start + np.sqrt(1 - kept) * noise
 
 
-def fall(step, begin=100, end=1080, turns=np.pi):
+def fall(step, begin=100, end=720, turns=np.pi):
     share = np.clip((step - begin) / (end - begin), 0, 1)
     return 0.5 * (1 + np.cos(turns * share))
 
@@ -38,23 +38,23 @@ def test_solutions_are_right(check, solution):
 @pytest.mark.parametrize(
     ("check", "attempt", "hint"),
     [
-        (ask.check_steps, 11 * 90, "1,408"),
-        (ask.check_steps, 1055, "Round up"),
-        (ask.check_steps, 135_000, "whole batch"),
-        (ask.check_steps, 12, "There are 90"),
-        (ask.check_steps, 90, "many steps"),
+        (ask.check_steps, 11 * 60, "1,408"),
+        (ask.check_steps, 703, "Round up"),
+        (ask.check_steps, 90_000, "whole batch"),
+        (ask.check_steps, 12, "There are 60"),
+        (ask.check_steps, 60, "many steps"),
         (ask.check_start_share, 1 - 0.999**500, "share of everything later"),
         (ask.check_start_share, 0.999, "after one step"),
         (ask.check_start_share, 0.5, "a thousandth of what is left"),
         (ask.check_start_share, 0.001, "newest weights"),
-        (ask.check_learning_rate, lambda s: 0.003 * fall(s) if s >= 100 else 0.003, "warm-up"),
-        (ask.check_learning_rate, lambda s: 0.003 * rise(s) * (fall(s, 0) if s >= 100 else 1),
+        (ask.check_learning_rate, lambda s: 0.006 * fall(s) if s >= 100 else 0.006, "warm-up"),
+        (ask.check_learning_rate, lambda s: 0.006 * rise(s) * (fall(s, 0) if s >= 100 else 1),
          "before the rise is over"),
-        (ask.check_learning_rate, lambda s: 0.003 * rise(s) * fall(s, turns=2 * np.pi),
+        (ask.check_learning_rate, lambda s: 0.006 * rise(s) * fall(s, turns=2 * np.pi),
          "comes back up"),
         (ask.check_learning_rate,
-         lambda s: 0.003 * rise(s) * (1 - np.clip((s - 100) / 980, 0, 1)), "straight line"),
-        (ask.check_learning_rate, lambda s: 0.003 * rise(s), "stays at the top"),
+         lambda s: 0.006 * rise(s) * (1 - np.clip((s - 100) / 620, 0, 1)), "straight line"),
+        (ask.check_learning_rate, lambda s: 0.006 * rise(s), "stays at the top"),
         (ask.check_learning_rate, lambda s: 1.0, "numbers differ"),
     ],
 )  # fmt: skip

@@ -12,21 +12,21 @@ from diffusion_walkthrough.classroom.exercises.verdicts import show_solution as 
 
 
 def check_steps(attempt: Any) -> Verdict:
-    """Mark the number of training steps: 1,500 images, batches of 128, 90 epochs."""
+    """Mark the number of training steps: 1,500 images, batches of 128, 60 epochs."""
     hints = [
-        (990, "11 full batches use only 1,408 of the 1,500 images. The other 92 make a twelfth, "
+        (660, "11 full batches use only 1,408 of the 1,500 images. The other 92 make a twelfth, "
          "smaller batch: each epoch has 12 steps."),
-        (round(1500 * 90 / 128), "Almost: the batches are counted anew in each epoch, and the last "
+        (round(1500 * 60 / 128), "Almost: the batches are counted anew in each epoch, and the last "
          "one of an epoch is smaller. Round up 1500 / 128 before multiplying."),
-        (1500 * 90, "That is how many images it sees. A step takes a whole batch of them."),
-        (12, "That is one epoch. There are 90."),
-        (90, "An epoch is one pass through all images, and takes many steps."),
+        (1500 * 60, "That is how many images it sees. A step takes a whole batch of them."),
+        (12, "That is one epoch. There are 60."),
+        (60, "An epoch is one pass through all images, and takes many steps."),
     ]  # fmt: skip
-    right = "12 steps an epoch, 90 epochs: 1,080 times the network is asked 128 questions at once."
-    return mark(attempt, 1080, hints, right, tolerance=1e-9)
+    right = "12 steps an epoch, 60 epochs: 720 times the network is asked 128 questions at once."
+    return mark(attempt, 720, hints, right, tolerance=1e-9)
 
 
-solution_steps = 12 * 90
+solution_steps = 12 * 60
 
 
 def check_training_loss(attempt: Callable[..., Any]) -> Verdict:
@@ -107,8 +107,8 @@ solution_start_share = 0.999**500
 
 
 def check_learning_rate(attempt: Callable[..., Any]) -> Verdict:
-    """Mark a function ``(step)``: up to 0.003 in 100 steps, then half a cosine to 0 at 1080."""
-    steps = np.array([0, 25, 50, 100, 345, 590, 835, 1080])
+    """Mark a function ``(step)``: up to 0.006 in 100 steps, then half a cosine to 0 at 720."""
+    steps = np.array([0, 25, 50, 100, 255, 410, 565, 720])
     answer = [call(attempt, int(step)) for step in steps]
     for value in answer:
         verdict = value if isinstance(value, Verdict) else unanswered(value)
@@ -121,23 +121,23 @@ def check_learning_rate(attempt: Callable[..., Any]) -> Verdict:
         return np.where(steps < 100, 1.0, 0.5 * (1 + np.cos(frequency * share)))
 
     hints = [
-        (0.003 * fall(100, 1080), "The warm-up is missing: the first 100 steps should rise evenly "
+        (0.006 * fall(100, 720), "The warm-up is missing: the first 100 steps should rise evenly "
          "from 0, while Adam still learns how large gradients are."),
-        (0.003 * rise * fall(0, 1080), "The fall begins before the rise is over: measure its "
-         "progress from step 100 on, (step − 100) / (1080 − 100)."),
-        (0.003 * rise * fall(100, 1080, 2 * np.pi), "That is a whole cosine: it comes back up. "
+        (0.006 * rise * fall(0, 720), "The fall begins before the rise is over: measure its "
+         "progress from step 100 on, (step − 100) / (720 − 100)."),
+        (0.006 * rise * fall(100, 720, 2 * np.pi), "That is a whole cosine: it comes back up. "
          "Half of one, cos(π · progress), ends at the bottom."),
-        (0.003 * rise * np.where(steps < 100, 1, 1 - np.clip((steps - 100) / 980, 0, 1)),
+        (0.006 * rise * np.where(steps < 100, 1, 1 - np.clip((steps - 100) / 620, 0, 1)),
          "That falls along a straight line. Half a cosine is (1 + cos(π · progress)) / 2."),
-        (0.003 * rise, "It stays at the top. From step 100 on it should fall."),
+        (0.006 * rise, "It stays at the top. From step 100 on it should fall."),
     ]  # fmt: skip
     right = "Careful at first, bold in the middle, settling at the end."
-    return mark(answer, 0.003 * rise * fall(100, 1080), hints, right)
+    return mark(answer, 0.006 * rise * fall(100, 720), hints, right)
 
 
 def solution_learning_rate(step: int) -> float:
     """An even rise, then half a cosine."""
     if step < 100:
-        return 0.003 * step / 100
-    progress = (step - 100) / (1080 - 100)
-    return 0.003 * (1 + np.cos(np.pi * progress)) / 2
+        return 0.006 * step / 100
+    progress = (step - 100) / (720 - 100)
+    return 0.006 * (1 + np.cos(np.pi * progress)) / 2
