@@ -19,7 +19,7 @@ IN_PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile
 NOTEBOOKS := --nbval --nbval-cell-timeout=600
 
 # TensorFlow's own start-up lines are not the course's.
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help
 help: ## this list
