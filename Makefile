@@ -28,7 +28,7 @@ help: ## this list
 
 .PHONY: lab
 lab: $(STAMP) ## set up, then open the course in JupyterLab
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: test
 test: $(STAMP) ## set up, then run all tests and compare every notebook's outputs
