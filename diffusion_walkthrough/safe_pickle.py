@@ -31,7 +31,7 @@ def safe_pickle_load(file: BinaryIO) -> Any:
     ``file`` is open for reading bytes and holds one pickle of any protocol. Admitted are dict,
     list, tuple, set, frozenset, str, bytes, bytearray, numbers, bool, None, and NumPy arrays and
     scalars of numbers. Bounds: 64 MiB of file and as much of copied data, a million instructions,
-    a million items, 50 levels of nesting.
+    a million items, 50 levels of nesting, some 8,000 keys and set items that are not text or bytes.
 
     Raises ``UnsafePickleError`` for everything else, TypeError if ``file`` does not give bytes.
     """
@@ -226,7 +226,7 @@ class _PickleReader:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.copied = 0
+        self.spent = 0
 
     def run(self, data: bytes) -> Any:
         end = 0
@@ -271,6 +271,7 @@ class _PickleReader:
 
     def set_items(self, items: list[Any]) -> None:
         target = self.top(dict)
+        self.charge_keys(items[::2], len(target))
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_checked_key(key)] = value
 
@@ -286,6 +287,9 @@ class _PickleReader:
         if type(name) is not _Name or name not in _MAKERS or type(arguments) is not tuple:
             _refuse("a call of something that is not data")
         self.charge(arguments)
+        for items in arguments:
+            if type(items) is list:  # the one maker that takes a list makes a set
+                self.charge_keys(items, 0)
         self.stack.append(_MAKERS[name](*arguments))
 
     def fill(self) -> None:
@@ -302,9 +306,21 @@ class _PickleReader:
     def charge(self, arguments: tuple[Any, ...]) -> None:
         """Bound what copying the same data again and again, and searching the memo, can cost."""
         sizes = (len(part) for part in arguments if type(part) in (str, bytes, bytearray, list))
-        self.copied += len(self.memo) + sum(sizes)
-        if self.copied > MAX_PICKLE_BYTES:
-            _refuse(f"more than {MAX_PICKLE_BYTES} bytes of copies")
+        self.pay(len(self.memo) + sum(sizes), "bytes of copies")
+
+    def charge_keys(self, keys: list[Any], size: int) -> None:
+        """Bound what keys that all have one hash can cost: each is compared with all before it.
+
+        Whoever writes the file can choose numbers of equal hash; that of text and bytes is another
+        in each process.
+        """
+        numbers = sum(type(key) not in (str, bytes) for key in keys)
+        self.pay(numbers * (size + len(keys)), "comparisons of keys")
+
+    def pay(self, cost: int, what: str) -> None:
+        self.spent += cost
+        if self.spent > MAX_PICKLE_BYTES:
+            _refuse(f"more than {MAX_PICKLE_BYTES} {what}")
 
 
 def _memoize(reader: _PickleReader, index: Any) -> None:
@@ -320,7 +336,14 @@ def _append(reader: _PickleReader, items: list[Any]) -> None:
 
 
 def _add(reader: _PickleReader, items: list[Any]) -> None:
-    reader.top(set).update(_make_set(items))
+    target = reader.top(set)
+    reader.charge_keys(items, len(target))
+    target.update(_make_set(items))
+
+
+def _freeze(reader: _PickleReader, items: list[Any]) -> None:
+    reader.charge_keys(items, 0)
+    reader.stack.append(frozenset(_make_set(items)))
 
 
 _PUSHED_ARGUMENTS = {
@@ -350,7 +373,7 @@ _INSTRUCTIONS: dict[str, Callable[[_PickleReader, Any], None]] = {
     "SETITEM": lambda reader, _: reader.set_items(reader.pop_many(2)),
     "SETITEMS": lambda reader, _: reader.set_items(reader.pop_to_mark()),
     "ADDITEMS": lambda reader, _: _add(reader, reader.pop_to_mark()),
-    "FROZENSET": lambda reader, _: reader.stack.append(frozenset(_make_set(reader.pop_to_mark()))),
+    "FROZENSET": lambda reader, _: _freeze(reader, reader.pop_to_mark()),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _memoize),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _recall),
     "GLOBAL": lambda reader, text: reader.push_name(*text.split(" ", 1)),

@@ -2,6 +2,7 @@ import contextlib
 import io
 import pickle
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -357,6 +358,21 @@ def test_copying_the_same_data_again_and_again_is_refused():
     assert len(load(b"\x80\x03]" + big + b"a" + (copy + b"a") * 10 + b".")) == 11
     with pytest.raises(UnsafePickleError, match="bytes of copies"):
         load(b"\x80\x03]" + big + b"a" + (copy + b"a") * 100 + b".")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("kind", [dict.fromkeys, set, frozenset])
+def test_so_many_numbers_as_keys_are_refused_that_equal_hashes_would_take_minutes(kind, protocol):
+    """Each key is compared with all before it that have its hash, and numbers can share one."""
+    equal_hashes = kind(k * sys.hash_info.modulus for k in range(1, 1000))
+    assert load(pickle.dumps(equal_hashes, protocol=protocol)) == equal_hashes
+    with pytest.raises(UnsafePickleError, match="comparisons of keys"):
+        load(pickle.dumps(kind(range(20_000)), protocol=protocol))
+
+
+def test_many_keys_of_text_are_admitted():
+    many = {str(k): k for k in range(100_000)}
+    assert load(pickle.dumps(many)) == many
 
 
 def test_a_huge_place_in_the_memo_costs_nothing():
