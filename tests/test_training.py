@@ -224,9 +224,9 @@ def test_the_average_starts_from_this_run_and_replaces_the_weights_after_fit():
     model.compile()
     after: list[list[np.ndarray]] = []
     record = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: after.append(model.network.get_weights())
+        on_epoch_end=lambda epoch, logs: after.append(model.network.get_weights())
     )
-    model.fit(digits(64), epochs=1, verbose=0, callbacks=[record])
+    model.fit(digits(32), epochs=2, verbose=0, callbacks=[record])  # one step an epoch
     assert len(after) == 2
     for first, second, final in zip(*after, model.network.get_weights(), strict=True):
         np.testing.assert_allclose(final, (first + second) / 2, atol=1e-6)
