@@ -126,6 +126,25 @@ def _compile_for_jax(network: keras.Model) -> DenoiseFn:
     return denoise
 
 
+def mirror_half(images: Any, seed: Any) -> Any:
+    """Mirror each image left to right with a chance of one half.
+
+    Args:
+        images: ``(batch, height, width, channels)``.
+        seed: a number, or a ``keras.random.SeedGenerator``.
+    """
+    chance = keras.random.uniform((ops.shape(images)[0], 1, 1, 1), seed=seed)
+    return ops.where(chance < 0.5, ops.flip(images, axis=2), images)
+
+
+def takes_variance(sampler: Callable[..., Any]) -> bool:
+    """Whether a sampler can be told ``variance`` and has not been told it in advance."""
+    if "variance" in getattr(sampler, "keywords", {}):  # those of functools.partial
+        return False
+    parameters = inspect.signature(sampler).parameters.values()
+    return any(p.name == "variance" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
 @keras.saving.register_keras_serializable("diffusion_walkthrough")
 class DiffusionModel(keras.Model):
     """A UNet and a noise schedule, trained to guess noise and able to draw images.
@@ -149,6 +168,7 @@ class DiffusionModel(keras.Model):
             **kwargs: as for ``keras.Model``.
         """
         super().__init__(**kwargs)
+        self.autocast = False  # or Keras rounds the images to 16 bits before call sees them
         if isinstance(parameters, dict):
             parameters = DiffusionParameters.from_dict(parameters)
         self.diffusion_parameters = parameters
@@ -167,12 +187,15 @@ class DiffusionModel(keras.Model):
 
         Args:
             images: clean images in [-1, 1], ``(batch, height, width, channels)``.
-            training: whether dropout is active.
+            training: whether dropout is active, and ``horizontal_flip`` if the parameters ask for
+                it.
 
         Returns:
             The noise that was added and the network's guess, same shape as ``images``.
         """
         images = ops.cast(images, "float32")
+        if training and self.diffusion_parameters.training.horizontal_flip:
+            images = mirror_half(images, self.seed_generator)
         noise = keras.random.normal(ops.shape(images), seed=self.seed_generator)
         t = keras.random.randint(
             ops.shape(images)[:1], 0, len(self.schedule), seed=self.seed_generator
@@ -191,7 +214,10 @@ class DiffusionModel(keras.Model):
     ) -> Any:
         """Mark the guess: the mean squared error of the noise (Eq. 14). One number."""
         noise, guess = y_pred
-        return ops.mean(mean_per_image(ops.square(noise - guess)))
+        losses = mean_per_image(ops.square(noise - guess))
+        if sample_weight is not None:
+            losses = losses * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
+        return ops.mean(losses)
 
     def compile(self, optimizer: Any = None, **options: Any) -> None:
         """Make ready for ``fit``; without arguments, with the published optimizer.
@@ -200,7 +226,16 @@ class DiffusionModel(keras.Model):
             optimizer: any Keras optimizer; None builds :func:`make_optimizer`.
             **options: as for ``keras.Model.compile``. ``jit_compile`` is off on TensorFlow
                 unless asked for: on a CPU, XLA's convolutions are the slower ones.
+
+        Raises:
+            ValueError: for a loss or a metric of one's own, which would never be asked.
         """
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if options.get(name) is not None:
+                raise ValueError(
+                    f"{name} = {options[name]!r} cannot be chosen: a DiffusionModel marks the "
+                    f"guessed noise itself (Eq. 14). Leave {name} out, or override compute_loss."
+                )
         if optimizer is None:
             optimizer = make_optimizer(self.diffusion_parameters.training)
         if keras.backend.backend() == "tensorflow":
@@ -222,7 +257,8 @@ class DiffusionModel(keras.Model):
                 else that Keras trains on and that yields such batches.
             y: not used: the images are their own answer.
             batch_size: images per step; None takes the parameters' number.
-            epochs: None plans the whole run of ``decay_steps`` steps, or 1 epoch if that is None.
+            epochs: None plans the whole run of ``decay_steps`` steps, or 1 epoch if the
+                parameters name no such number.
             **options: as for ``keras.Model.fit``.
 
         Returns:
@@ -230,32 +266,47 @@ class DiffusionModel(keras.Model):
 
         Raises:
             ValueError: if the images have another shape than the network's, or do not lie in
-                [-1, 1].
+                [-1, 1]; or if the run is to be planned from a data set of unknown length.
         """
-        if isinstance(x, np.ndarray):
+        if _is_array(x):
             self._check_images(x)
-            batch_size = batch_size or self.diffusion_parameters.training.batch_size
-            epochs = epochs or self._planned_epochs(math.ceil(len(x) / batch_size))
-        return super().fit(x, y, batch_size=batch_size, epochs=epochs or 1, **options)
+            if batch_size is None:
+                batch_size = self.diffusion_parameters.training.batch_size
+        if epochs is None:
+            epochs = self._planned_epochs(x, batch_size, options)
+        return super().fit(x, y, batch_size=batch_size, epochs=epochs, **options)
 
     def evaluate(self, x: Any = None, y: Any = None, **options: Any) -> Any:
         """Measure the loss on images, as ``keras.Model.evaluate`` does, without dropout."""
-        if isinstance(x, np.ndarray):
+        if _is_array(x):
             self._check_images(x)
         return super().evaluate(x, y, **options)
 
-    def _check_images(self, images: np.ndarray) -> None:
+    def _check_images(self, images: Any) -> None:
         expected = self.diffusion_parameters.unet.image_shape
-        if images.shape[1:] != expected:
+        shape = tuple(images.shape)
+        if shape[1:] != expected:
             raise ValueError(
-                f"images have shape {images.shape}; this model needs (n, {expected[0]}, "
+                f"images have shape {shape}; this model needs (n, {expected[0]}, "
                 f"{expected[1]}, {expected[2]}). load_images(…, image_size={expected[0]}) resizes, "
                 "or build a model with other UNetParameters."
             )
-        check_image_range(images)
+        check_image_range(
+            images if isinstance(images, np.ndarray) else ops.convert_to_numpy(images)
+        )
 
-    def _planned_epochs(self, steps_per_epoch: int) -> int:
-        return math.ceil((self.diffusion_parameters.training.decay_steps or 1) / steps_per_epoch)
+    def _planned_epochs(self, x: Any, batch_size: int | None, options: dict[str, Any]) -> int:
+        """How many epochs make up ``decay_steps`` steps, with the options that ``fit`` got."""
+        total = self.diffusion_parameters.training.decay_steps
+        if total is None:
+            return 1
+        steps = options.get("steps_per_epoch")
+        if steps is None and _is_array(x):
+            images = math.floor(len(x) * (1 - options.get("validation_split", 0.0)))
+            steps = math.ceil(images / (batch_size or 1))
+        if steps is None:
+            steps = _number_of_batches(x)
+        return math.ceil(total / max(steps, 1))
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """What Keras needs to compile a loaded model again."""
@@ -264,7 +315,7 @@ class DiffusionModel(keras.Model):
         return {"optimizer": keras.optimizers.serialize(self.optimizer)}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile a loaded model as the saved one was, ready to go on training."""
+        """Compile a loaded model with the saved one's optimizer, ready to go on training."""
         self.compile(keras.optimizers.deserialize(config["optimizer"]))
         self.optimizer.build(self.trainable_variables)
 
@@ -294,18 +345,21 @@ class DiffusionModel(keras.Model):
         Args:
             n: how many, at least 1.
             seed: makes them repeatable; None draws new ones each time.
-            sampler: how to walk back, called as ``sampler(denoise, schedule, shape, seed=…)``.
+            sampler: how to walk back, called as ``sampler(denoise, schedule, shape, seed=…)``, and
+                with the model's ``variance`` if it takes one.
             **options: passed on to the sampler, ``progress=True`` for instance.
 
         Returns:
             float32 ``(n, height, width, channels)`` in [-1, 1].
 
         Raises:
-            ValueError: if ``n`` is less than 1.
+            ValueError: if ``n`` is not a whole number of at least 1.
         """
-        if n < 1:
-            raise ValueError(f"n = {n} images cannot be drawn; ask for at least 1.")
-        if "variance" in inspect.signature(sampler).parameters or sampler is p_sample_loop:
+        if not isinstance(n, (int, np.integer)) or n < 1:
+            raise ValueError(
+                f"n = {n!r} images cannot be drawn; ask for a whole number of at least 1."
+            )
+        if takes_variance(sampler):
             options.setdefault("variance", self.diffusion_parameters.variance)
         shape = (n, *self.diffusion_parameters.unet.image_shape)
         images = sampler(self.denoise, self.schedule, shape, seed=seed, **options)
@@ -316,8 +370,25 @@ class DiffusionModel(keras.Model):
         return {"parameters": self.diffusion_parameters.to_dict(), "name": self.name}
 
 
+def _is_array(x: Any) -> bool:
+    return isinstance(x, np.ndarray) or ops.is_tensor(x)
+
+
+def _number_of_batches(data_set: Any) -> int:
+    try:
+        return len(data_set)
+    except (TypeError, NotImplementedError) as error:
+        raise ValueError(
+            f"epochs = None plans the whole run, but a {type(data_set).__name__} does not say how "
+            "many batches it has. Pass epochs=…, or steps_per_epoch=… ."
+        ) from error
+
+
 class SampleHistory(keras.callbacks.Callback):
     """Draw a few images from the same noise every now and then, to watch the model learn.
+
+    They are drawn with the weights of that moment; an average (``ema_momentum``) takes their place
+    only after ``fit``.
 
     Attributes:
         images: for each number of finished epochs, the images drawn then, float32

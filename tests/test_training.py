@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from keras import ops
 
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.evaluation import nearest_distance
+from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import (
     DiffusionParameters,
     ScheduleParameters,
@@ -38,7 +40,11 @@ TINY = DiffusionParameters(
         groups=4,
     ),
     training=TrainingParameters(
-        learning_rate=2e-3, warmup_steps=0, batch_size=32, ema_momentum=None
+        learning_rate=2e-3,
+        warmup_steps=0,
+        batch_size=32,
+        ema_momentum=None,
+        horizontal_flip=False,
     ),
     variance="fixed_small",
 )
@@ -232,6 +238,16 @@ def test_the_average_starts_from_this_run_and_replaces_the_weights_after_fit():
         np.testing.assert_allclose(final, (first + second) / 2, atol=1e-6)
 
 
+class Batches(keras.utils.PyDataset):
+    """Two batches of 16 digits."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return (digits(16),)
+
+
 def test_fit_plans_the_whole_run():
     model = DiffusionModel(with_training(decay_steps=5), seed=0)
     model.compile()
@@ -240,19 +256,101 @@ def test_fit_plans_the_whole_run():
     assert int(numpy(model.optimizer.iterations)) == 6
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """The options that ``fit`` hands on to Keras, which does nothing here."""
+    options: dict[str, object] = {}
+    monkeypatch.setattr(keras.Model, "fit", lambda self, x, y, **given: options.update(given))
+    return options
+
+
+@pytest.mark.parametrize(
+    ("images", "options"),
+    [
+        (lambda: ops.convert_to_tensor(digits(64)), {}),
+        (lambda: digits(80), {"validation_split": 0.2}),
+        (lambda: digits(192), {"steps_per_epoch": 2}),
+        (Batches, {}),
+    ],
+    ids=["tensor", "validation_split", "steps_per_epoch", "data set"],
+)
+def test_the_plan_counts_the_steps_of_an_epoch(images, options, asked):
+    DiffusionModel(with_training(decay_steps=5)).fit(images(), **options)
+    assert asked["epochs"] == 3
+    assert asked["batch_size"] == (None if images is Batches else 32)
+
+
+def test_a_run_of_batches_that_nobody_counted_is_not_planned(asked):
+    with pytest.raises(ValueError, match="steps_per_epoch"):
+        DiffusionModel(with_training(decay_steps=5)).fit(iter([(digits(16),)]))
+    assert asked == {}
+
+
+def test_a_number_that_is_given_is_taken_at_its_word(asked):
+    DiffusionModel(TINY).fit(digits(32), epochs=0, batch_size=0)
+    assert (asked["epochs"], asked["batch_size"]) == (0, 0)
+
+
+def test_photographs_are_mirrored_half_of_the_time_in_training_only():
+    model = DiffusionModel(with_training(horizontal_flip=True), seed=0)
+    model.schedule = NoiseSchedule([1e-8])  # as good as no noise: the network sees the image
+    object.__setattr__(model, "network", lambda x, training=None: x[0])
+    images = digits(400)
+
+    def same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.abs(a - b).max(axis=(1, 2, 3)) < 1e-3
+
+    seen = numpy(model.call(images, training=True)[1])
+    as_they_are, mirrored = same(seen, images), same(seen, images[:, :, ::-1])
+    assert (as_they_are | mirrored).all()
+    assert 0.4 < as_they_are.mean() < 0.6
+    assert same(numpy(model.call(images, training=False)[1]), images).all()
+
+
+def test_images_keep_their_precision_when_the_network_computes_in_16_bits():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = DiffusionModel(TINY, seed=0)
+    finally:
+        keras.config.set_dtype_policy(before)
+    shown = []
+    images = digits(4) * 0.999
+    model.schedule = NoiseSchedule([1e-8])  # as good as no noise: the network sees the image
+    object.__setattr__(model, "network", lambda x, training=None: shown.append(x[0]) or x[0])
+    model(images)
+    np.testing.assert_allclose(numpy(shown[0]), images, atol=5e-4)
+
+
+def test_weights_of_the_images_count():
+    model = DiffusionModel(TINY)
+    noise, guess = np.ones((2, 8, 8, 1), "float32"), np.zeros((2, 8, 8, 1), "float32")
+    guess[1] = -1.0  # errors 1 and 4
+    weighted = model.compute_loss(y_pred=(noise, guess), sample_weight=np.array([2.0, 0.5]))
+    assert float(weighted) == pytest.approx((2 * 1 + 0.5 * 4) / 2)
+
+
+@pytest.mark.parametrize("option", [{"loss": "mse"}, {"metrics": ["mae"]}])
+def test_a_loss_or_metric_that_would_never_be_asked_is_refused(option):
+    with pytest.raises(ValueError, match=r"Eq\. 14"):
+        DiffusionModel(TINY).compile(**option)
+
+
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 def test_images_of_a_wrong_range_or_shape_are_refused(method):
     model = DiffusionModel(TINY)
     model.compile()
-    with pytest.raises(ValueError, match=r"\[-1, 1\]"):
-        getattr(model, method)((digits() + 1) * 127.5, verbose=0)
+    for kind in (np.asarray, ops.convert_to_tensor):
+        with pytest.raises(ValueError, match=r"\[-1, 1\]"):
+            getattr(model, method)(kind((digits() + 1) * 127.5), verbose=0)
     with pytest.raises(ValueError, match=r"needs \(n, 8, 8, 1\)"):
         getattr(model, method)(np.zeros((4, 28, 28, 1), "float32"), verbose=0)
 
 
 def test_no_images_cannot_be_drawn():
-    with pytest.raises(ValueError, match="at least 1"):
-        DiffusionModel(TINY).sample(0)
+    for n in (0, 2.0, "3"):
+        with pytest.raises(ValueError, match="at least 1"):
+            DiffusionModel(TINY).sample(n)
 
 
 def test_any_sampler_can_be_used():
@@ -262,17 +360,26 @@ def test_any_sampler_can_be_used():
     assert (DiffusionModel(TINY).sample(2, seed=1, sampler=sampler) == 11).all()
 
 
+def test_a_sampler_gets_the_variance_of_the_model_unless_it_has_its_own():
+    told = []
+
+    def sampler(denoise, schedule, shape, seed, variance="neither"):
+        told.append(variance)
+        return np.zeros(shape, "float32")
+
+    def passing_on(denoise, schedule, shape, **options):
+        return sampler(denoise, schedule, shape, **options)
+
+    model = DiffusionModel(dataclasses.replace(TINY, variance="fixed_large"))
+    for each in (sampler, passing_on, functools.partial(passing_on, variance="fixed_small")):
+        model.sample(1, sampler=each)
+    model.sample(1, sampler=sampler, variance="mine")
+    assert told == ["fixed_large", "fixed_large", "fixed_small", "mine"]
+
+
 def test_keras_data_sets_train_too():
     model = DiffusionModel(TINY, seed=0)
     model.compile()
-
-    class Batches(keras.utils.PyDataset):
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, index):
-            return (digits(16),)
-
     assert np.isfinite(model.fit(Batches(), verbose=0).history["loss"][0])
 
 
