@@ -21,12 +21,11 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
 class PeakMemory(threading.Thread):
-    """Watch a process and those it starts, and remember the most memory they held together."""
+    """Watch what this process has started, the kernel, and remember the most memory it held."""
 
-    def __init__(self, pid: int) -> None:
-        """Prepare to watch process ``pid``."""
+    def __init__(self) -> None:
+        """Prepare to watch."""
         super().__init__(daemon=True)
-        self.process = psutil.Process(pid)
         self.peak = 0
         self.done = threading.Event()
 
@@ -34,8 +33,8 @@ class PeakMemory(threading.Thread):
         """Look ten times a second."""
         while not self.done.wait(0.1):
             try:
-                family = [self.process, *self.process.children(recursive=True)]
-                self.peak = max(self.peak, sum(p.memory_info().rss for p in family))
+                started = psutil.Process().children(recursive=True)
+                self.peak = max(self.peak, sum(p.memory_info().rss for p in started))
             except psutil.NoSuchProcess:
                 continue
 
@@ -46,7 +45,7 @@ def cost(path: Path) -> tuple[float, float]:
     client.resources = {"metadata": {"path": str(path.parent)}}
     begin = time.perf_counter()
     with client.setup_kernel():
-        watch = PeakMemory(client.km.provisioner.pid)
+        watch = PeakMemory()
         watch.start()
         for index, cell in enumerate(client.nb.cells):
             client.execute_cell(cell, index)

@@ -38,11 +38,11 @@ def test_solutions_are_right(check, solution):
 @pytest.mark.parametrize(
     ("check", "attempt", "hint"),
     [
-        (ask.check_steps, 11 * 60, "1,408"),
-        (ask.check_steps, 703, "Round up"),
-        (ask.check_steps, 90_000, "whole batch"),
-        (ask.check_steps, 12, "There are 60"),
-        (ask.check_steps, 60, "many steps"),
+        (ask.check_steps, 23 * 100, "1,472"),
+        (ask.check_steps, 2344, "Round up"),
+        (ask.check_steps, 150_000, "whole batch"),
+        (ask.check_steps, 24, "There are 100"),
+        (ask.check_steps, 100, "many steps"),
         (ask.check_start_share, 1 - 0.999**500, "share of everything later"),
         (ask.check_start_share, 0.999, "after one step"),
         (ask.check_start_share, 0.5, "a thousandth of what is left"),

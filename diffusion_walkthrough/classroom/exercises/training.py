@@ -12,21 +12,21 @@ from diffusion_walkthrough.classroom.exercises.verdicts import show_solution as 
 
 
 def check_steps(attempt: Any) -> Verdict:
-    """Mark the number of training steps: 1,500 images, batches of 128, 60 epochs."""
+    """Mark the number of training steps: 1,500 images, batches of 64, 100 epochs."""
     hints = [
-        (660, "11 full batches use only 1,408 of the 1,500 images. The other 92 make a twelfth, "
-         "smaller batch: each epoch has 12 steps."),
-        (round(1500 * 60 / 128), "Almost: the batches are counted anew in each epoch, and the last "
-         "one of an epoch is smaller. Round up 1500 / 128 before multiplying."),
-        (1500 * 60, "That is how many images it sees. A step takes a whole batch of them."),
-        (12, "That is one epoch. There are 60."),
-        (60, "An epoch is one pass through all images, and takes many steps."),
+        (2300, "23 full batches use only 1,472 of the 1,500 images. The other 28 make a twenty-"
+         "fourth, smaller batch: each epoch has 24 steps."),
+        (round(1500 * 100 / 64), "Almost: the batches are counted anew in each epoch, and the "
+         "last one of an epoch is smaller. Round up 1500 / 64 before multiplying."),
+        (1500 * 100, "That is how many images it sees. A step takes a whole batch of them."),
+        (24, "That is one epoch. There are 100."),
+        (100, "An epoch is one pass through all images, and takes many steps."),
     ]  # fmt: skip
-    right = "12 steps an epoch, 60 epochs: 720 times the network is asked 128 questions at once."
-    return mark(attempt, 720, hints, right, tolerance=1e-9)
+    right = "24 steps an epoch, 100 epochs: 2,400 times the network is asked up to 64 questions."
+    return mark(attempt, 2400, hints, right, tolerance=1e-9)
 
 
-solution_steps = 12 * 60
+solution_steps = 24 * 100
 
 
 def check_training_loss(attempt: Callable[..., Any]) -> Verdict:

@@ -91,7 +91,7 @@ def averages(weights: NDArray[np.float64], momenta: Sequence[float]) -> Figure:
     for momentum, style in zip(momenta, ("-", "--", ":"), strict=False):
         axes.plot(moving_average(weights, momentum), style, label=f"average, momentum {momentum}")
     axes.set_xlabel("training step")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.25))
     return figure
 
 
