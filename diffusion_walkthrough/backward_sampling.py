@@ -14,14 +14,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from diffusion_walkthrough.forward_diffusion import q_posterior_mean_variance
+from diffusion_walkthrough.forward_diffusion import as_float32, q_posterior_mean_variance
 from diffusion_walkthrough.loss import predict_noise_from_x_start, predict_x_start_from_noise
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract
+from diffusion_walkthrough.parameters import VARIANCE_NAMES
 
 DenoiseFn = Callable[[Any, Any], Any]
-
-#: How wide the random part of a backward step is: β̃, or β itself (Ho et al. 2020, §3.2).
-VARIANCES = ("fixed_small", "fixed_large")
 
 
 class BackwardStep(NamedTuple):
@@ -48,8 +46,8 @@ def fixed_variance(schedule: NoiseSchedule, variance: str) -> tuple[np.ndarray, 
         first = np.exp(schedule.posterior_log_variance_clipped[0])
         return schedule.betas, np.log(np.append(first, schedule.betas[1:]))
     raise ValueError(
-        f"variance = {variance!r} must be one of {VARIANCES}: choose 'fixed_small' for few steps "
-        "or small images, 'fixed_large' to repeat the paper on CIFAR-10."
+        f"variance = {variance!r} must be one of {VARIANCE_NAMES}: choose 'fixed_small' for few "
+        "steps or small images, 'fixed_large' to repeat the paper on CIFAR-10."
     )
 
 
@@ -108,8 +106,9 @@ def p_sample(
     Returns:
         x_{t-1}, same shape as ``x_t``.
     """
+    x_t, noise = as_float32(x_t), as_float32(noise)
     step = p_mean_variance(denoise_fn, schedule, x_t, t, variance, clip)
-    not_last = ops.reshape(ops.cast(t > 0, x_t.dtype), (-1,) + (1,) * (len(x_t.shape) - 1))
+    not_last = ops.reshape(ops.cast(t > 0, "float32"), (-1,) + (1,) * (len(x_t.shape) - 1))
     return step.mean + not_last * ops.exp(0.5 * step.log_variance) * noise
 
 
@@ -155,7 +154,7 @@ def _as_noise(x_T: Any, shape: tuple[int, ...]) -> Any:
             f"x_T has shape {tuple(x_T.shape)}, but shape = {tuple(shape)} is asked for; "
             "pass shape=x_T.shape."
         )
-    return ops.convert_to_tensor(x_T, dtype="float32")
+    return as_float32(x_T)
 
 
 def p_sample_loop(
@@ -240,9 +239,10 @@ def optimal_denoiser(images: Any, schedule: NoiseSchedule) -> DenoiseFn:
 
     Source: Bayes's rule on Eq. 4; see also Karras et al. 2022 (arXiv 2206.00364), appendix B.3.
     """
-    flat_images = ops.reshape(ops.convert_to_tensor(images, "float32"), (len(images), -1))
+    flat_images = ops.reshape(as_float32(images), (len(images), -1))
 
     def denoise(x_t: Any, t: Any) -> Any:
+        x_t = as_float32(x_t)
         flat = ops.reshape(x_t, (x_t.shape[0], -1))  # (batch, pixels)
         means = extract(schedule.sqrt_alphas_cumprod, t, 3) * flat_images  # (batch, n, pixels)
         distances = ops.sum(ops.square(flat[:, None, :] - means), axis=-1)  # (batch, n)

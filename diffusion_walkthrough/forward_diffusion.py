@@ -30,7 +30,7 @@ def add_noise(x_prev: Any, beta: Any, noise: Any) -> Any:
     Raises:
         ValueError: if ``noise`` and ``x_prev`` differ in shape.
     """
-    x_prev, beta, noise = _float32(x_prev), _float32(beta), _float32(noise)
+    x_prev, beta, noise = as_float32(x_prev), as_float32(beta), as_float32(noise)
     _check_same_shape(noise, x_prev, "noise", "x_prev", OWN_NOISE)
     return ops.sqrt(1.0 - beta) * x_prev + ops.sqrt(beta) * noise
 
@@ -41,7 +41,7 @@ def q_mean_variance(schedule: NoiseSchedule, x_start: Any, t: Any) -> tuple[Any,
     Returns:
         The mean, ``(batch, …)``, and the variance, ``(batch, 1, …, 1)``.
     """
-    x_start = _float32(x_start)
+    x_start = as_float32(x_start)
     ndim = len(x_start.shape)
     mean = extract(schedule.sqrt_alphas_cumprod, t, ndim) * x_start
     variance = extract(1.0 - schedule.alphas_cumprod, t, ndim)
@@ -63,7 +63,7 @@ def q_sample(schedule: NoiseSchedule, x_start: Any, t: Any, noise: Any) -> Any:
     Raises:
         ValueError: if ``noise`` and ``x_start`` differ in shape.
     """
-    x_start, noise = _float32(x_start), _float32(noise)
+    x_start, noise = as_float32(x_start), as_float32(noise)
     _check_same_shape(noise, x_start, "noise", "x_start", OWN_NOISE)
     ndim = len(x_start.shape)
     signal_rate = extract(schedule.sqrt_alphas_cumprod, t, ndim)
@@ -89,7 +89,7 @@ def q_posterior_mean_variance(
     Raises:
         ValueError: if ``x_start`` and ``x_t`` differ in shape.
     """
-    x_start, x_t = _float32(x_start), _float32(x_t)
+    x_start, x_t = as_float32(x_start), as_float32(x_t)
     _check_same_shape(x_start, x_t, "x_start", "x_t", "they must be the same images")
     ndim = len(x_t.shape)
     mean = (
@@ -101,14 +101,20 @@ def q_posterior_mean_variance(
     return mean, variance, log_variance
 
 
-def _float32(values: Any) -> Any:
+def as_float32(values: Any) -> Any:
     """Make a tensor, so that every backend computes the same from NumPy's float64."""
     return ops.convert_to_tensor(values, dtype="float32")
 
 
+def same_shape(x: Any, other: Any) -> bool:
+    """Whether two tensors are equally shaped, as far as is known: None fits any length."""
+    pairs = zip(x.shape, other.shape, strict=False)
+    known = all(a == b for a, b in pairs if None not in (a, b))
+    return known and len(x.shape) == len(other.shape)
+
+
 def _check_same_shape(x: Any, other: Any, name: str, other_name: str, reason: str) -> None:
-    """Refuse what would broadcast to nonsense. An axis of unknown length (None) fits any."""
-    shape, expected = tuple(x.shape), tuple(other.shape)
-    pairs = zip(shape, expected, strict=False)
-    if len(shape) != len(expected) or any(a != b for a, b in pairs if None not in (a, b)):
-        raise ValueError(f"{name} has shape {shape} and {other_name} has {expected}; {reason}.")
+    """Refuse what would broadcast to nonsense."""
+    if not same_shape(x, other):
+        shapes = f"{name} has shape {tuple(x.shape)} and {other_name} has {tuple(other.shape)}"
+        raise ValueError(f"{shapes}; {reason}.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras import ops
 
-from diffusion_walkthrough.forward_diffusion import q_sample
+from diffusion_walkthrough.forward_diffusion import as_float32, q_sample, same_shape
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract
 
 
@@ -26,7 +26,7 @@ def predict_x_start_from_noise(schedule: NoiseSchedule, x_t: Any, t: Any, noise:
     Returns:
         The clean image that this noise implies, same shape; not clipped.
     """
-    x_t, noise = _float32(x_t), _float32(noise)
+    x_t, noise = as_float32(x_t), as_float32(noise)
     ndim = len(x_t.shape)
     return (
         extract(schedule.sqrt_recip_alphas_cumprod, t, ndim) * x_t
@@ -39,7 +39,7 @@ def predict_noise_from_x_start(schedule: NoiseSchedule, x_t: Any, t: Any, x_star
 
     The inverse of :func:`predict_x_start_from_noise`, with the same shapes.
     """
-    x_t, x_start = _float32(x_t), _float32(x_start)
+    x_t, x_start = as_float32(x_t), as_float32(x_start)
     ndim = len(x_t.shape)
     scaled = extract(schedule.sqrt_recip_alphas_cumprod, t, ndim) * x_t
     return (scaled - x_start) / extract(schedule.sqrt_recipm1_alphas_cumprod, t, ndim)
@@ -66,11 +66,9 @@ def noise_prediction_loss(
     Raises:
         ValueError: if the guess has another shape than the noise.
     """
-    noise = _float32(noise)
-    guess = _float32(denoise_fn(q_sample(schedule, x_start, t, noise), t))
-    lengths = zip(guess.shape, noise.shape, strict=False)  # None where a traced one is unknown
-    differ = any(a != b for a, b in lengths if None not in (a, b))
-    if differ or len(guess.shape) != len(noise.shape):
+    noise = as_float32(noise)
+    guess = as_float32(denoise_fn(q_sample(schedule, x_start, t, noise), t))
+    if not same_shape(guess, noise):
         raise ValueError(
             f"denoise_fn answered with shape {tuple(guess.shape)}, but the noise has shape "
             f"{tuple(noise.shape)}; they must be equal, or broadcasting would compare pixels with "
@@ -99,8 +97,8 @@ def normal_kl(mean_1: Any, log_variance_1: Any, mean_2: Any, log_variance_2: Any
     Returns:
         float32, of the shape to which the four broadcast.
     """
-    mean_1, log_variance_1 = _float32(mean_1), _float32(log_variance_1)
-    mean_2, log_variance_2 = _float32(mean_2), _float32(log_variance_2)
+    mean_1, log_variance_1 = as_float32(mean_1), as_float32(log_variance_1)
+    mean_2, log_variance_2 = as_float32(mean_2), as_float32(log_variance_2)
     log_ratio = log_variance_1 - log_variance_2
     squared_distance = ops.square(mean_1 - mean_2) * ops.exp(-log_variance_2)
     return 0.5 * (-log_ratio + ops.exp(log_ratio) + squared_distance - 1.0)
@@ -117,8 +115,3 @@ def variational_weight(schedule: NoiseSchedule, t: Any) -> Any:
     variance = ops.exp(extract(schedule.posterior_log_variance_clipped, t, 1))
     weight = schedule.betas**2 / (2 * schedule.alphas * (1 - schedule.alphas_cumprod))
     return extract(weight, t, 1) / variance
-
-
-def _float32(values: Any) -> Any:
-    """Make a tensor, so that every backend computes the same from NumPy's float64."""
-    return ops.convert_to_tensor(values, dtype="float32")

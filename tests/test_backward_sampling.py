@@ -20,6 +20,7 @@ from diffusion_walkthrough.backward_sampling import (
 )
 from diffusion_walkthrough.gaussian_mixture import GaussianMixture
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+from diffusion_walkthrough.parameters import VARIANCE_NAMES
 
 PAPER = NoiseSchedule(make_betas("linear", 1000))
 SHORT = NoiseSchedule(make_betas("linear", 200))
@@ -72,6 +73,16 @@ def test_one_step_is_algorithm_2_in_its_other_form(variance):
 
     ours = p_sample(says(guess), PAPER, tensor(x_t), steps(*t), tensor(z), variance, clip=False)
     np.testing.assert_allclose(numpy(ours), mean + sigma * z, rtol=0, atol=2e-5)
+
+
+def test_numbers_of_numpy_are_taken_as_they_come():
+    """NumPy makes float64, which the backends would not multiply with float32."""
+    t = np.array([0, 3])
+    x_t, z = np.random.default_rng(0).standard_normal((2, 2, 3))
+    perfect = optimal_denoiser(np.array([[0.1, 0.2, 0.3], [-0.5, 0.0, 0.5]]), FEW)
+    plain = p_sample(perfect, FEW, x_t, t, z)
+    ours = p_sample(perfect, FEW, tensor(x_t), steps(*t), tensor(z))
+    np.testing.assert_array_equal(numpy(plain), numpy(ours))
 
 
 def test_golden_log_variances_of_the_first_steps():
@@ -167,7 +178,7 @@ def test_the_two_variances_are_a_lower_and_an_upper_guess_and_meet_with_many_ste
     found = {}
     for schedule in (FEW, SHORT, PAPER):
         pair = [bell_recursion(schedule, fixed_variance(schedule, v)[0])[1]
-                for v in backward_sampling.VARIANCES]  # fmt: skip
+                for v in VARIANCE_NAMES]  # fmt: skip
         assert pair[0] < DEVIATION**2 < pair[1]
         found[len(schedule)] = pair[1] - pair[0]
     assert found[20] > 3 * found[200] > 9 * found[1000]
