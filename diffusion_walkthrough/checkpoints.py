@@ -3,24 +3,26 @@
 A saved model is a folder with two files, ``parameters.json`` (or ``parameters.pkl``) and
 ``weights.npz``; or, for a path that ends in ``.keras``, Keras's own single file, which also
 keeps the optimizer. Either is written under a temporary name and renamed when complete, so that a
-run that is killed leaves the earlier model or the new one, never half of either.
+run that is killed leaves the earlier model or the new one, never half of either. (A folder takes
+two renames to replace: killed between them, the earlier model is left beside its place, under the
+hidden name that ends in ``-old``, and :func:`load_model` says so.)
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import glob
 import os
 import secrets
 import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from diffusion_walkthrough.data import UNREADABLE_NPZ
 from diffusion_walkthrough.parameters import load_parameters, save_parameters
 from diffusion_walkthrough.training import DiffusionModel
 
@@ -28,6 +30,10 @@ from diffusion_walkthrough.training import DiffusionModel
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 WEIGHTS_FILE = "weights.npz"
+
+#: Suffixes of single files, which a folder should not bear.
+FILE_SUFFIXES = {".h5", ".hdf5", ".json", ".npz", ".pickle", ".pkl"}
+
 PARAMETERS_FILES = {"json": "parameters.json", "pickle": "parameters.pkl"}
 
 
@@ -53,9 +59,10 @@ def save_model(
     Raises:
         FileExistsError: if something is there already and ``overwrite`` is False.
         TypeError: if ``model`` is not a :class:`DiffusionModel`.
-        ValueError: if ``parameters_as`` is neither of the two.
+        ValueError: if ``parameters_as`` is neither of the two, or the path is that of another kind
+            of file.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     _check_request(model, path, parameters_as, overwrite)
     with _written_whole(path) as temporary:
         if path.suffix == ".keras":
@@ -75,6 +82,11 @@ def _check_request(model: DiffusionModel, path: Path, parameters_as: str, overwr
         )
     if parameters_as not in PARAMETERS_FILES:
         raise ValueError(f"parameters_as = {parameters_as!r} must be 'json' or 'pickle'.")
+    if path.suffix.lower() in FILE_SUFFIXES:
+        raise ValueError(
+            f"{path} ends in {path.suffix}, but a model is saved as a folder or as a .keras file. "
+            f"Use {path.stem!r} or {path.stem + '.keras'!r}."
+        )
     if path.exists() and not overwrite:
         raise FileExistsError(
             f"{path} exists and stays as it is. Choose another name, or pass overwrite=True to "
@@ -92,6 +104,7 @@ def _check_request(model: DiffusionModel, path: Path, parameters_as: str, overwr
 @contextlib.contextmanager
 def _written_whole(path: Path) -> Iterator[Path]:
     """Hand out a temporary name beside ``path``; move it there at the end, or leave no trace."""
+    path = path.resolve()  # of a link, the place it points to is replaced and not the link
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(4)
     temporary = path.with_name(f".{path.stem}-{mark}{path.suffix}")
@@ -126,9 +139,9 @@ def load_model(path_or_name: str | os.PathLike[str]) -> DiffusionModel:
         FileNotFoundError: if there is no such path or name, or a file is missing in the folder.
         ValueError: if the file is damaged, or the weights do not fit the parameters.
     """
-    path = Path(path_or_name)
+    path = Path(path_or_name).expanduser()
     if not path.exists():
-        path = _pretrained(str(path_or_name))
+        path = _pretrained(str(path_or_name), path)
     return _load_keras_file(path) if path.is_file() else _load_folder(path)
 
 
@@ -137,12 +150,14 @@ def pretrained_names() -> list[str]:
     return sorted(p.name for p in PRETRAINED.glob("*") if (p / WEIGHTS_FILE).exists())
 
 
-def _pretrained(name: str) -> Path:
+def _pretrained(name: str, path: Path) -> Path:
     names = pretrained_names()
     if name in names:
         return PRETRAINED / name
     nearest = difflib.get_close_matches(name, names, n=1)
     hint = f"Did you mean {nearest[0]!r}?" if nearest else "Check the path."
+    if left := sorted(path.parent.glob(f".{glob.escape(path.stem)}-*-old")):
+        hint = f"A run that was killed while replacing it left the earlier model as {left[0]}."
     raise FileNotFoundError(
         f"{name!r} is neither a saved model nor one of those that ship with the package "
         f"({', '.join(names)}). {hint}"
@@ -184,7 +199,7 @@ def _load_folder(path: Path) -> DiffusionModel:
     try:
         with np.load(weights, allow_pickle=False) as file:
             arrays = [file[key] for key in sorted(file.files)]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE_NPZ as error:
         raise ValueError(
             f"{weights} is damaged ({error}). Save the model again, or fetch the file again."
         ) from error
@@ -201,6 +216,11 @@ def _set_weights(network: keras.Model, arrays: list[np.ndarray], source: Path) -
                 f"{source} does not fit the parameters beside it: weight {i} "
                 f"({network.weights[i].path}) has shape {array.shape}, the network needs {shape}. "
                 "The two files must come from one save_model."
+            )
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(
+                f"{source} is damaged: weight {i} ({network.weights[i].path}) is not all finite "
+                "numbers with a decimal point. Save the model again, or fetch the file again."
             )
     if len(arrays) != len(shapes):
         raise ValueError(

@@ -27,6 +27,19 @@ DIGITS_TRAINING_COUNT = 1500
 COMPANION_INDEX = 1354  # a three that everyone reads as a three
 NO_LABEL = -1
 
+#: What NumPy raises for a file that is no .npz of plain arrays, or a damaged one.
+UNREADABLE_NPZ = (
+    ValueError,
+    OSError,
+    EOFError,
+    MemoryError,
+    KeyError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,  # a password, or (NotImplementedError) a strange compression
+    TypeError,
+)
+
 Images: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = NDArray[np.int32]
 
@@ -129,7 +142,7 @@ def check_image_range(images: ArrayLike) -> None:
         raise ValueError(f"{found}. Remove what is not finite (NaN or infinity).")
     if low >= 0 and 1.5 < high <= 255:
         raise ValueError(f"{found}. It looks like [0, 255]: convert with images / 127.5 - 1.")
-    if low >= 0 and high <= 1 and low < high:
+    if low >= 0 and high <= 1.0001 and low < high:
         raise ValueError(f"{found}. It looks like [0, 1]: convert with images * 2 - 1.")
     if low < -1.0001 or high > 1.0001:
         raise ValueError(
@@ -257,17 +270,7 @@ def _load_npz(path: Path, split: str) -> tuple[Images, Labels]:
             labels = arrays[label_key] if label_key in arrays.files else None
     except _KeyProblem:
         raise
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        MemoryError,
-        KeyError,
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-        TypeError,
-    ) as error:
+    except UNREADABLE_NPZ as error:
         raise ValueError(
             f"{path} cannot be read as an .npz of plain arrays ({error}). "
             "Get it again, or write it anew with np.savez(file, images=..., labels=...)."

@@ -183,6 +183,58 @@ def test_a_damaged_file_is_an_error(tmp_path, name, first):
         load_model(path)
 
 
+def test_weights_that_are_not_finite_floats_are_refused(tmp_path, first):
+    path = save_model(first, tmp_path / "model")
+    arrays = first.network.get_weights()
+    for change in (lambda a: a * np.nan, lambda a: a.astype("U"), lambda a: a.astype("int32")):
+        changed = {f"{i:05d}": change(array) for i, array in enumerate(arrays)}
+        np.savez(path / "weights.npz", **changed)
+        with pytest.raises(ValueError, match="damaged"):
+            load_model(path)
+
+
+def test_weights_of_another_format_are_damaged_too(tmp_path, first):
+    path = save_model(first, tmp_path / "model")
+    raw = bytearray((path / "weights.npz").read_bytes())
+    raw[raw.find(b"PK\1\2") + 10] = 99  # a compression that nobody has
+    (path / "weights.npz").write_bytes(raw)
+    with pytest.raises(ValueError, match="damaged"):
+        load_model(path)
+    with (path / "weights.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ValueError, match="damaged"):
+        load_model(path)
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch, first):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    save_model(first, "~/models/mine")
+    assert (tmp_path / "models" / "mine").is_dir()
+    np.testing.assert_array_equal(prediction(load_model("~/models/mine")), prediction(first))
+
+
+def test_through_a_link_the_model_is_replaced_and_the_link_stays(tmp_path, first, second):
+    place = save_model(first, tmp_path / "place")
+    (tmp_path / "link").symlink_to(place, target_is_directory=True)
+    save_model(second, tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    np.testing.assert_array_equal(prediction(load_model(place)), prediction(second))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "place"]
+
+
+def test_a_folder_does_not_bear_the_suffix_of_a_file(tmp_path, first):
+    with pytest.raises(ValueError, match=r"model\.keras"):
+        save_model(first, tmp_path / "model.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_after_a_kill_between_the_two_renames_the_earlier_model_is_named(tmp_path, first):
+    save_model(first, tmp_path / "model").rename(tmp_path / ".model-1f2e3d4c-old")
+    with pytest.raises(FileNotFoundError, match=r"model-1f2e3d4c-old"):
+        load_model(tmp_path / "model")
+
+
 def test_other_files_and_models_are_refused(tmp_path, first):
     (tmp_path / "notes.txt").write_text("not a model")
     with pytest.raises(ValueError, match="not a saved model"):
