@@ -9,25 +9,12 @@ import numpy as np
 
 from diffusion_walkthrough.classroom.exercises.verdicts import (
     Verdict,
+    call,
     mark,
     same_numbers,
     unanswered,
 )
 from diffusion_walkthrough.classroom.exercises.verdicts import show_solution as show_solution
-
-
-def _answer(attempt: Any, *arguments: Any) -> Any:
-    """What the reader's function returns, or a verdict if it does not get that far."""
-    waiting = unanswered(attempt)
-    if waiting:
-        return waiting
-    if not callable(attempt):
-        return Verdict(False, f"A function is expected here, not {type(attempt).__name__}.")
-    try:
-        return attempt(*arguments)
-    except Exception as error:  # whatever the reader's code does, a sentence is the answer
-        reason = f"{type(error).__name__}: {error}"
-        return Verdict(False, f"Your function stopped with {reason}. Try it on a small array.")
 
 
 def check_convolution(attempt: Any) -> Verdict:
@@ -123,9 +110,7 @@ solution_attention_sizes = (32, 16, 8, 4)
 def check_timestep_embedding(attempt: Callable[..., Any]) -> Verdict:
     """Mark a function ``(t, width)`` from steps ``(batch,)`` to waves ``(batch, width)``."""
     t, width = np.array([0, 1, 7, 450, 999]), 8
-    answer = _answer(attempt, t, width)
-    if isinstance(answer, Verdict):
-        return answer
+    answer = call(attempt, t, width)
     half = width // 2
     k = np.arange(half)
 
@@ -170,9 +155,7 @@ def check_attention_weights(attempt: Callable[..., Any]) -> Verdict:
     Row i of the result says how much pixel i looks at each of the others.
     """
     queries, keys = np.random.default_rng(0).standard_normal((2, 5, 9))
-    answer = _answer(attempt, queries, keys)
-    if isinstance(answer, Verdict):
-        return answer
+    answer = call(attempt, queries, keys)
     scores = queries @ keys.T
     hints = [
         (_softmax(scores), "The scores are not divided by √C. With many channels they spread so "
