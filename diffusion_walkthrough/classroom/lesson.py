@@ -74,16 +74,25 @@ def this_machine(images: np.ndarray) -> str:
     step = _seconds(lambda: model.fit(few, epochs=3, verbose=0)) / 12
     model.sample(1)
     drawing = _seconds(lambda: model.sample(64))
-    devices = ", ".join(keras.distribution.list_devices()) or "CPU"
     memory = psutil.virtual_memory()
     return (
-        f"Keras {keras.__version__} on {keras.backend.backend()}, devices: {devices}\n"
+        f"Keras {keras.__version__} on {keras.backend.backend()}, devices: {devices()}\n"
         f"{os.cpu_count()} processor cores, {memory.total / 1e9:.0f} GB of memory, "
         f"{memory.available / 1e9:.0f} GB of it free\n"
         f"one training step on {training.batch_size} digits: {1000 * step:.0f} ms, so the run of "
         f"chapter 05 takes about {step * (training.decay_steps or 0):.0f} s\n"
         f"drawing 64 digits: {drawing:.1f} s"
     )
+
+
+def devices() -> str:
+    """Name what the backend computes on."""
+    import keras
+
+    try:
+        return ", ".join(keras.distribution.list_devices()) or "CPU"
+    except AttributeError:  # Keras lists the devices of TensorFlow and JAX only
+        return str(keras.ops.zeros(1).device)
 
 
 def _seconds(work: Callable[[], object]) -> float:

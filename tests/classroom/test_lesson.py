@@ -1,5 +1,6 @@
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion_walkthrough import classroom
-from diffusion_walkthrough.classroom.lesson import quiet_standard_error, start
+from diffusion_walkthrough.classroom.lesson import devices, quiet_standard_error, start
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +131,10 @@ print("ready")
         [sys.executable, "-c", cell], env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ready\n", "")
+
+
+def test_devices_are_named_where_keras_cannot_list_them(monkeypatch):
+    """As with PyTorch, where Keras looks for the list in None."""
+    assert re.search("(?i)cpu|gpu|cuda|mps", devices())
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: None.list_devices())
+    assert re.search("(?i)cpu|gpu|cuda|mps", devices())
