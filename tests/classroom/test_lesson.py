@@ -134,7 +134,7 @@ print("ready")
 
 
 def test_devices_are_named_where_keras_cannot_list_them(monkeypatch):
-    """As with PyTorch, where Keras looks for the list in None."""
+    """As with PyTorch, where Keras ends in an AttributeError."""
     assert re.search("(?i)cpu|gpu|cuda|mps", devices())
-    monkeypatch.setattr(keras.distribution, "list_devices", lambda: None.list_devices())
+    monkeypatch.delattr(keras.distribution, "list_devices")
     assert re.search("(?i)cpu|gpu|cuda|mps", devices())
