@@ -81,7 +81,7 @@ clean: ## remove the environments and everything that runs leave behind
 $(STAMP): requirements.lock pyproject.toml tools/set_up.sh
 	@tools/set_up.sh $(VENV) "$(PYTHON)"
 
-# The local wheel of PyTorch is pip's to find; uv installs the rest.
+# PyTorch comes through pip, which also takes a wheel of it from a folder (PIP_FIND_LINKS); uv installs the rest.
 .venv-backends/.installed .venv-parity/.installed: .venv-%/.installed: requirements.lock pyproject.toml tools/set_up.sh
 	@tools/set_up.sh .venv-$* "$(PYTHON)" $*
 

@@ -190,6 +190,19 @@ def _check_something_is_left(alphas_cumprod: NDArray[np.float64]) -> None:
         )
 
 
+def _check_steps(table: ArrayLike, t: Any) -> None:
+    """Refuse steps outside 0 … T-1, as far as they can be seen: -1 would be the last step."""
+    if not isinstance(t, (int, list, tuple, np.ndarray)):
+        return  # a tensor: its values may not be known yet
+    steps, last = np.asarray(t), len(np.asarray(table)) - 1
+    wrong = steps[(steps < 0) | (steps > last)]
+    if wrong.size:
+        raise ValueError(
+            f"t = {wrong[0]} must lie in 0 … {last}: steps count from 0, so the first step of "
+            f"noise is t = 0 and the last t = {last}."
+        )
+
+
 def extract(table: ArrayLike, t: Any, ndim: int) -> Any:
     """Look up ``table[t]`` for each image of a batch, shaped to multiply images.
 
@@ -200,7 +213,11 @@ def extract(table: ArrayLike, t: Any, ndim: int) -> Any:
 
     Returns:
         float32 tensor of shape ``(batch, 1, …, 1)`` with ``ndim`` axes.
+
+    Raises:
+        ValueError: if a step in a list or a NumPy array lies outside 0 … T-1.
     """
+    _check_steps(table, t)
     from keras import ops  # here, so that the tables themselves need NumPy alone
 
     values = ops.take(ops.convert_to_tensor(table, dtype="float32"), t, axis=0)

@@ -175,6 +175,10 @@ class DiffusionModel(keras.Model):
         self.schedule = NoiseSchedule.from_parameters(parameters.schedule)
         self.network = build_unet(parameters.unet)
         self.seed_generator = keras.random.SeedGenerator(seed)
+        # Evaluation draws from a generator of its own, wound back each time: the same images give
+        # the same loss, and looking at held-out images does not change the training.
+        self.evaluation_generator = keras.random.SeedGenerator(seed)
+        self._evaluation_start = ops.convert_to_numpy(self.evaluation_generator.state.value)
         self._denoiser: list[DenoiseFn] = []  # filled at the first use
         self.build((None, *parameters.unet.image_shape))
 
@@ -193,13 +197,12 @@ class DiffusionModel(keras.Model):
         Returns:
             The noise that was added and the network's guess, same shape as ``images``.
         """
+        seed = self.seed_generator if training else self.evaluation_generator
         images = ops.cast(images, "float32")
         if training and self.diffusion_parameters.training.horizontal_flip:
-            images = mirror_half(images, self.seed_generator)
-        noise = keras.random.normal(ops.shape(images), seed=self.seed_generator)
-        t = keras.random.randint(
-            ops.shape(images)[:1], 0, len(self.schedule), seed=self.seed_generator
-        )
+            images = mirror_half(images, seed)
+        noise = keras.random.normal(ops.shape(images), seed=seed)
+        t = keras.random.randint(ops.shape(images)[:1], 0, len(self.schedule), seed=seed)
         x_t = q_sample(self.schedule, images, t, noise)
         guess = self.network([x_t, t], training=training)
         return noise, ops.cast(guess, "float32")
@@ -276,11 +279,18 @@ class DiffusionModel(keras.Model):
             epochs = self._planned_epochs(x, batch_size, options)
         return super().fit(x, y, batch_size=batch_size, epochs=epochs, **options)
 
-    def evaluate(self, x: Any = None, y: Any = None, **options: Any) -> Any:
-        """Measure the loss on images, as ``keras.Model.evaluate`` does, without dropout."""
+    def evaluate(
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, **options: Any
+    ) -> Any:
+        """Measure the loss on images, as ``keras.Model.evaluate`` does, without dropout.
+
+        The same images in batches of the same size are asked about the same noise each time, so
+        that two losses can be compared; with ``seed=None``, the same within one model.
+        """
         if _is_array(x):
             self._check_images(x)
-        return super().evaluate(x, y, **options)
+        self.evaluation_generator.state.assign(self._evaluation_start)
+        return super().evaluate(x, y, batch_size=batch_size, **options)
 
     def _check_images(self, images: Any) -> None:
         expected = self.diffusion_parameters.unet.image_shape

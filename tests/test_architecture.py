@@ -1,11 +1,14 @@
 """The plan of the house: who may import whom, and what belongs to a chapter."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from diffusion_walkthrough.classroom.exercises import verdicts
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "diffusion_walkthrough"
@@ -259,3 +262,10 @@ def test_every_check_has_a_solution_of_its_name(check_file):
     solutions = {name.removeprefix("solution_") for name in names if name.startswith("solution_")}
     assert len(checks) >= 3
     assert checks == solutions
+
+
+@pytest.mark.parametrize("check_file", EXERCISES, ids=lambda path: path.stem)
+def test_the_solutions_are_shown_by_the_chapters_own_name(check_file):
+    """Notebooks say ``ask.show_solution(…)``, where ``ask`` is the chapter's module."""
+    module = importlib.import_module(f"diffusion_walkthrough.classroom.exercises.{check_file.stem}")
+    assert module.show_solution is verdicts.show_solution

@@ -256,3 +256,15 @@ def test_the_keras_file_keeps_the_optimizer(tmp_path):
     loaded = load_model(save_model(model, tmp_path / "model.keras"))
     assert int(loaded.optimizer.iterations) == 2
     np.testing.assert_array_equal(prediction(loaded), prediction(model))
+
+
+@pytest.mark.parametrize("name", ["model", "model.keras"])
+def test_a_model_of_another_precision_is_refused_because_it_would_come_back_changed(tmp_path, name):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = DiffusionModel(TINY)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    with pytest.raises(ValueError, match="mixed_bfloat16"):
+        save_model(model, tmp_path / name)
+    assert not list(tmp_path.iterdir())

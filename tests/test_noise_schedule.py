@@ -414,3 +414,9 @@ def test_every_table_is_finite_in_float32():
         for table in EVERY_TABLE:
             values = numpy_of(extract(getattr(s, table), np.arange(1000, dtype="int32"), 1))
             assert np.isfinite(values).all(), (name, table)
+
+
+@pytest.mark.parametrize("t", [[-1], np.array([0, 10]), [3, -10]])
+def test_steps_outside_the_schedule_are_refused(t):
+    with pytest.raises(ValueError, match=r"0 … 9: steps count from 0"):
+        extract(np.linspace(0, 1, 10), t, 2)

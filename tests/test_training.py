@@ -412,3 +412,18 @@ def test_the_configuration_rebuilds_the_model():
     assert again.diffusion_parameters == TINY
     assert again.name == "mine"
     assert again.network.count_params() == model.network.count_params()
+
+
+def test_the_same_images_give_the_same_loss_and_training_takes_no_notice(trained):
+    first = trained.evaluate(digits(64), verbose=0)
+    assert trained.evaluate(digits(64), verbose=0) == first
+    assert trained.evaluate(digits(128)[64:], verbose=0) != first
+
+    def losses(**options):
+        model = DiffusionModel(TINY, seed=5)
+        model.set_weights(trained.get_weights())
+        model.seed_generator.state.assign([5, 0])
+        model.compile()
+        return model.fit(digits(64), epochs=2, shuffle=False, verbose=0, **options).history["loss"]
+
+    assert losses(validation_data=(digits(32),)) == losses()
