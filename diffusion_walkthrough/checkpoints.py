@@ -24,6 +24,9 @@ import numpy as np
 
 from diffusion_walkthrough.data import UNREADABLE_NPZ
 from diffusion_walkthrough.parameters import load_parameters, save_parameters
+from diffusion_walkthrough.published_weights import (
+    load_published_weights as load_published_weights,
+)
 from diffusion_walkthrough.training import DiffusionModel
 
 #: The small trained models that ship with the package, by folder name.

@@ -28,6 +28,7 @@ FLOORS = [
         "guidance",
         "flow_matching",
         "checkpoints",
+        "published_weights",
         "bug_hunt",
     },
     {"classroom", "__main__"},
@@ -36,6 +37,7 @@ FLOORS = [
 NEIGHBOURS = {
     ("parameters", "safe_pickle"),  # parameters may be stored in a pickle
     ("noise_schedule", "parameters"),  # a schedule is built from its parameters
+    ("checkpoints", "published_weights"),  # one place for whoever looks for weights on disk
     ("backward_sampling", "loss"),  # from the guessed noise to the guessed image (Eq. 15)
 }
 # What may not be imported with the module, only inside a function that needs it.
