@@ -123,7 +123,7 @@ def _layers_in_order(unet: keras.Model) -> dict[str, list[Any]]:
                 f"The layer {layer.name} of the network {unet.name} is none that build_unet makes. "
                 "Build the network with build_unet(parameters.unet)."
             )
-    if not all(numbered.values()):
+    if not all(numbered.values()) or not getattr(unet, "inputs", None):
         raise ValueError(
             f"The network {unet.name} lacks the layers of a UNet. Build it with "
             "build_unet(parameters.unet)."
@@ -173,7 +173,7 @@ def _residual_block(name: str, tensors: _Tensors) -> Iterator[tuple[str, str]]:
     yield "group_normalization", f"{name}.norm2"
     yield "conv2d", f"{name}.conv2"
     old, new = (_shape(f"{name}.{norm}.weight", tensors) for norm in ("norm1", "norm2"))
-    if old != new or f"{name}.conv_shortcut.weight" in tensors:
+    if (old and new and old != new) or f"{name}.conv_shortcut.weight" in tensors:
         yield "dense", f"{name}.conv_shortcut"  # there a convolution of one pixel
 
 

@@ -255,6 +255,10 @@ DAMAGES = {
         without("up_blocks.1.resnets.1.norm1.weight"),
         r"lacks up_blocks\.1\.resnets\.1\.norm1\.weight, .*group_norm.*/gamma",
     ),
+    "missing norm of a block without a shortcut": (
+        without("mid_block.resnets.0.norm1.weight"),
+        r"lacks mid_block\.resnets\.0\.norm1\.weight, .*group_norm.*/gamma",
+    ),
     "missing q": (without(Q), "lacks mid_block.attentions.0.to_q.weight, .*dense.*/kernel"),
     "missing shortcut": (
         lambda t: [t.pop(f"{SHORTCUT}.{part}") for part in ("weight", "bias")],
