@@ -1,0 +1,169 @@
+"""Exercises of chapter 08: what grows how fast, hours of training, and keeping float16 finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from diffusion_walkthrough.classroom.exercises.verdicts import (
+    Verdict,
+    call,
+    mark,
+    same_numbers,
+    show_solution as show_solution,
+    unanswered,
+)
+
+
+def check_growth(attempt: Any) -> Verdict:
+    """Mark (convolution, scores): how many times as much each costs at four times the side."""
+    hints = [
+        ((4, 16), "Four times the side is four times the height and four times the width: sixteen "
+         "times the pixels. Start from there."),
+        ((4, 4), "Four times the side is four times the height and four times the width: sixteen "
+         "times the pixels. Start from there."),
+        ((16, 16), "Right for the convolution. But a score belongs to a pair of pixels, and pairs "
+         "grow as the square of the pixels."),
+        ((16, 32), "Right for the convolution. Sixteen times as many pixels look, and each at "
+         "sixteen times as many: multiply."),
+        ((16, 64), "Right for the convolution. Pairs of pixels: sixteen times the pixels, and each "
+         "has sixteen times as many partners."),
+        ((64, 256), "There are two directions, height and width, and no third: sixteen times the "
+         "pixels."),
+        ((64, 4096), "These are the factors for eight times the side, as in the attempt. Here it "
+         "is four times."),
+        ((256, 16), "The right numbers in the wrong order: convolution first, then scores."),
+    ]  # fmt: skip
+    right = (
+        "16 and 16² = 256. A convolution pays for pixels, attention for pairs of them; so large "
+        "images have attention on their coarse levels only."
+    )
+    return mark(attempt, (16, 256), hints, right, tolerance=1e-9)
+
+
+solution_growth = (4**2, (4**2) ** 2)
+
+
+def check_epoch_hours(attempt: Any) -> Verdict:
+    """Mark the hours of an epoch: 1e9 multiply-adds an image, 60,000 images, 1e11 operations/s."""
+    hours = 2 * 3 * 1e9 * 60_000 / 1e11 / 3600
+    hints = [
+        (hours / 3, "That is the way forward only. Training also goes back, which costs twice "
+         "as much again."),
+        (hours / 2, "A multiply-add is two operations, a multiplication and an addition."),
+        (hours / 6, "Two factors are missing: a multiply-add is two operations, and training "
+         "costs three times the forward pass."),
+        (hours * 2 / 3, "Training is one way forward and one back, and the way back computes two "
+         "gradients for each layer: three times, not two."),
+        (hours * 3600, "Those are seconds."),
+        (hours * 60, "Those are minutes."),
+    ]  # fmt: skip
+    right = (
+        "One hour: 6 · 10⁹ · 60,000 operations at 10¹¹ a second. Two minutes of arithmetic "
+        "before a run can save days of it."
+    )
+    return mark(attempt, hours, hints, right, tolerance=1e-6)
+
+
+solution_epoch_hours = 2 * 3 * 1e9 * 60_000 / 1e11 / 3600
+
+
+def check_safe_scores(attempt: Callable[..., Any]) -> Verdict:
+    """Mark a function ``(queries, keys)``, float16 ``(pixels, channels)``, that returns q·k / √C.
+
+    The products go beyond 65,504; the scores do not.
+    """
+    rng = np.random.default_rng(0)
+    queries, keys = (rng.normal(100, 20, (2, 6, 16))).astype(np.float16)
+    answer = call(attempt, queries, keys)
+    q, k = queries.astype(np.float64), keys.astype(np.float64)
+    hints = [
+        (np.full((6, 6), np.inf), "The scores are infinite: q·k has left float16 before anything "
+         "was divided, and ∞ / √C is ∞. Divide the queries (or the keys) first."),
+        (q @ k.T, "Not divided by √C. In float16 these numbers would all be infinite."),
+        (q @ k.T / 16, "Divided by C = 16. It is √C = 4: if both queries and keys were divided by "
+         "√C, one of them is enough."),
+        (q.T @ k / 4, "Here channels are compared with channels. Each pixel's query goes with each "
+         "pixel's key: transpose the keys."),
+    ]  # fmt: skip
+    right = (
+        "Dividing first gives the same scores, and nothing on the way is larger than they are. "
+        "attention_weights in unet.py does it in this order."
+    )
+    return mark(answer, q @ k.T / 4, hints, right, tolerance=0.02)  # float16 rounds each sum
+
+
+def solution_safe_scores(queries: Any, keys: Any) -> Any:
+    """Scores of attention that stay finite in float16."""
+    scale = np.float16(1 / np.sqrt(queries.shape[-1]))
+    return (queries * scale) @ keys.T
+
+
+def check_first_pass(attempt: Any) -> Verdict:
+    """Mark which remedy helps if the loss is NaN in the very first forward pass."""
+    waiting = unanswered(attempt)
+    if waiting:
+        return waiting
+    hints = {
+        "a": "A smaller learning rate makes smaller steps. The NaN was there before any step.",
+        "b": "Loss scaling multiplies the loss, and NaN times anything is NaN. It helps against "
+        "gradients that become 0 on the way back, not against infinities on the way forward.",
+        "c": "Clipping shortens gradients. There is none yet; and the length of NaN is NaN.",
+    }
+    letter = attempt.strip().strip(".)").lower() if isinstance(attempt, str) else ""
+    if letter == "d":
+        return Verdict(
+            True,
+            "What overflows on the way forward is mended on the way forward: look at the range of "
+            "the images and at every product of two computed numbers.",
+        )
+    return Verdict(False, hints.get(letter, 'Answer with one of "a", "b", "c" and "d".'))
+
+
+solution_first_pass = "d"
+
+
+def check_scaled_step(attempt: Callable[..., Any]) -> Verdict:
+    """Mark a function ``(weight, scaled_gradient, scale, rate)`` that returns the new weight.
+
+    The gradient is that of the loss times ``scale``; if it is not finite, the step is skipped.
+    """
+    weight, gradient, scale, rate = 1.5, 640.0, 1024.0, 0.4
+    answer = call(attempt, weight, gradient, scale, rate)
+    hints = [
+        (weight - rate * gradient, "The gradient is still that of the scaled loss, 1,024 times too "
+         "large. Divide it by the scale before the step."),
+        (weight - rate * gradient * scale, "Multiplied by the scale once more. The loss has been "
+         "multiplied already; divide now."),
+        (weight + rate * gradient / scale, "Uphill: a step against the gradient has a minus."),
+        (weight - gradient / scale, "The learning rate is missing."),
+        (rate * gradient / scale, "That is the step. Subtract it from the weight."),
+    ]  # fmt: skip
+    right = (
+        "Divide, look whether all is finite, then step. Keras's LossScaleOptimizer does this, and "
+        "halves the scale after each step that it skips."
+    )
+    verdict = mark(answer, weight - rate * gradient / scale, hints, right)
+    if not verdict.right:
+        return verdict
+    for broken in (np.inf, -np.inf, np.nan):
+        kept = call(attempt, weight, broken, scale, rate)
+        if isinstance(kept, Verdict):
+            return kept
+        if not same_numbers(kept, weight):
+            return Verdict(
+                False,
+                f"Right for a finite gradient. For one of {broken} the weight became {kept}; skip "
+                "that step and return the weight as it was.",
+            )
+    return verdict
+
+
+def solution_scaled_step(weight: Any, scaled_gradient: Any, scale: Any, rate: Any) -> Any:
+    """One step of gradient descent with a scaled loss."""
+    gradient = scaled_gradient / scale
+    if not np.isfinite(gradient):
+        return weight
+    return weight - rate * gradient

@@ -1,0 +1,416 @@
+"""Scaling up: what a network costs before it is built, and what half precision breaks.
+
+Chapter 08 explains an attempt at diffusion that never saw an epoch end: eight days on a desktop
+processor, and NaN (not a number) in half precision. Here are its configuration with its mistakes in
+words, the count of its operations, its attention in float16 with each cure a switch, and a way to
+look at the gradients that a precision leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import ArrayLike, NDArray
+
+from diffusion_walkthrough.parameters import UNetParameters
+from diffusion_walkthrough.training import DiffusionModel
+from diffusion_walkthrough.unet import EPSILON
+
+#: The largest number that float16 holds, and the smallest above 0.
+FLOAT16_MAX = 65_504.0
+FLOAT16_MIN = 2.0**-24
+
+# ---------------------------------------------------------------------------------------------
+# How many operations a network takes: the same graph as build_unet, strung from sizes and widths.
+# ---------------------------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """A piece of a UNet that costs something.
+
+    Attributes:
+        part: where it stands, in the words of ``unet.parameters_by_part``.
+        kind: "convolution", "dense" (of the time, once for each image), "residual" or "attention".
+        old_width: channels that go in.
+        new_width: channels that come out.
+        side: of its result in pixels; 1 for the time, which has no pixels.
+    """
+
+    part: str
+    kind: str
+    old_width: int
+    new_width: int
+    side: int
+
+
+def blocks(parameters: UNetParameters) -> Iterator[Block]:
+    """List the pieces of ``build_unet(parameters)`` in the order in which an image meets them."""
+    base, size, widths = parameters.base_width, parameters.image_size, parameters.level_widths
+    yield Block("time", "dense", base, 4 * base, 1)
+    yield Block("time", "dense", 4 * base, 4 * base, 1)
+    yield Block("first", "convolution", parameters.channels, base, size)
+    skips = [base]  # the width of every result that is kept
+    for level in range(len(widths)):
+        for block in _down(parameters, level, skips[-1]):
+            yield block
+            if block.kind != "attention":  # attention is part of the result before it
+                skips.append(block.new_width)
+    width, side = widths[-1], parameters.level_sizes[-1]
+    yield Block("middle", "residual", width, width, side)
+    yield Block("middle", "attention", width, width, side)
+    yield Block("middle", "residual", width, width, side)
+    x = width
+    for level in reversed(range(len(widths))):
+        yield from _up(parameters, level, x, skips)
+        x = widths[level]
+    yield Block("last", "convolution", widths[0], parameters.channels, size)
+
+
+def _down(parameters: UNetParameters, level: int, x: int) -> Iterator[Block]:
+    side, width = parameters.level_sizes[level], parameters.level_widths[level]
+    for _ in range(parameters.residual_blocks):
+        yield Block(f"down {side}", "residual", x, width, side)
+        if side in parameters.attention_sizes:
+            yield Block(f"down {side}", "attention", width, width, side)
+        x = width
+    if level != len(parameters.level_sizes) - 1:
+        yield Block(f"down {side}", "convolution", width, width, side // 2)
+
+
+def _up(parameters: UNetParameters, level: int, x: int, skips: list[int]) -> Iterator[Block]:
+    side, width = parameters.level_sizes[level], parameters.level_widths[level]
+    for _ in range(parameters.residual_blocks + 1):
+        yield Block(f"up {side}", "residual", x + skips.pop(), width, side)
+        if side in parameters.attention_sizes:
+            yield Block(f"up {side}", "attention", width, width, side)
+        x = width
+    if level != 0:
+        yield Block(f"up {side}", "convolution", width, width, 2 * side)
+
+
+def conv_multiply_adds(old_width: int, new_width: int, side: int, kernel_size: int = 3) -> int:
+    """Count the products of a convolution whose result is ``side`` pixels high and wide.
+
+    Those with the zeros around the image are counted too: most machines do compute them.
+    """
+    return kernel_size**2 * old_width * new_width * side**2
+
+
+def residual_multiply_adds(old_width: int, new_width: int, side: int, embedding_width: int) -> int:
+    """Count the products of a residual block: two convolutions, the time, and the shortcut."""
+    convolutions = conv_multiply_adds(old_width, new_width, side)
+    convolutions += conv_multiply_adds(new_width, new_width, side)
+    shortcut = 0 if old_width == new_width else conv_multiply_adds(old_width, new_width, side, 1)
+    return convolutions + embedding_width * new_width + shortcut
+
+
+def attention_multiply_adds(width: int, side: int) -> int:
+    """Count the products of attention: four dense layers, then q·k and weights·v for all pairs."""
+    pixels = side**2
+    return 4 * pixels * width**2 + 2 * pixels**2 * width
+
+
+def count_multiply_adds(parameters: UNetParameters) -> int:
+    """Count the multiplications of ``build_unet(parameters)`` for one image, without building it.
+
+    Each comes with one addition. What is done to each number on its own (normalization, the bends,
+    the softmax) is left out: by TensorFlow's count 0.3 % of the work of the paper's network for
+    CIFAR-10, and 1.6 % for the digits.
+    """
+    return sum(multiply_adds_by_part(parameters).values())
+
+
+def multiply_adds_by_part(parameters: UNetParameters) -> dict[str, int]:
+    """Count the multiplications of each part of the network for one image.
+
+    Returns:
+        A dictionary with the names and the order of ``unet.parameters_by_part``.
+    """
+    counts: dict[str, int] = {}
+    for block in blocks(parameters):
+        cost = _multiply_adds(block, 4 * parameters.base_width)
+        counts[block.part] = counts.get(block.part, 0) + cost
+    return counts
+
+
+def _multiply_adds(block: Block, embedding_width: int) -> int:
+    _, kind, old_width, new_width, side = block
+    if kind == "residual":
+        return residual_multiply_adds(old_width, new_width, side, embedding_width)
+    if kind == "attention":
+        return attention_multiply_adds(new_width, side)
+    return conv_multiply_adds(old_width, new_width, side, 1 if kind == "dense" else 3)
+
+
+def operations_per_epoch(parameters: UNetParameters, images: int) -> int:
+    """Count the operations of training once on each image.
+
+    A multiplication and its addition are two operations. Training takes three times those of the
+    forward pass: on the way back each layer needs the gradient of its input and of its weights.
+
+    Raises ValueError if ``images`` is not a whole number of at least 1.
+    """
+    if isinstance(images, bool) or not isinstance(images, (int, np.integer)) or images < 1:
+        raise ValueError(
+            f"images={images!r}: an epoch needs a whole number of images, at least 1. "
+            "Use for example len(images)."
+        )
+    return 2 * 3 * count_multiply_adds(parameters) * int(images)
+
+
+# ---------------------------------------------------------------------------------------------
+# The attempt that never saw an epoch end.
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A mistake in plain words: what was done, what comes of it, and what to do instead."""
+
+    name: str
+    what_happens: str
+    cure: str
+
+
+MISTAKES = (
+    Mistake(
+        "images enlarged eight times per side",
+        "59 times the operations, and not one bit more to learn from: three hours become eight "
+        "days",
+        "train at the size that the images have",
+    ),
+    Mistake(
+        "attention at side 16, where the levels are 256, 128, 64 and 32",
+        "no level matches, so there is none, and nobody is told",
+        "name sides that exist; UNetParameters refuses all others",
+    ),
+    Mistake(
+        "images left in 0 … 255",
+        "features tens of times too large, scores of attention thousands of times",
+        "map them to [-1, 1]; DiffusionModel.fit refuses all others",
+    ),
+    Mistake(
+        "attention without normalization and without 1/√C",
+        "scores beyond 65,504, the end of float16: infinity, then NaN, in the first forward pass; "
+        "in float32, one pixel takes all the attention",
+        "normalize first, divide by √C before the product, softmax in float32",
+    ),
+    Mistake(
+        "a training step of one's own, without loss scaling",
+        "in float16 small gradients become 0; or all of them come out 32,768 times too small",
+        "override compute_loss, not train_step, and Keras scales the loss",
+    ),
+)
+"""What was wrong with the attempt, in the order in which chapter 08 meets it."""
+
+
+def original_attempt() -> UNetParameters:
+    """The network of the attempt: the paper's for CIFAR-10, on images enlarged to 256×256.
+
+    It asked for attention at side 16, which none of its levels has. UNetParameters would refuse
+    that; what the program built was this, with attention in the middle only.
+    """
+    return UNetParameters(image_size=256, attention_sizes=())
+
+
+# ---------------------------------------------------------------------------------------------
+# Its attention in float16, with each cure a switch.
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class HalfPrecisionAttention:
+    """What attention came to in float16.
+
+    Attributes:
+        exact_scores: q·k as it should have been, computed in float32, ``(batch, pixels, pixels)``.
+        scores: the same in float16.
+        weights: their softmax; NaN in each row of scores that holds +∞.
+    """
+
+    exact_scores: NDArray[np.float32]
+    scores: NDArray[np.float16]
+    weights: NDArray[Any]
+
+    @property
+    def largest_score(self) -> float:
+        """The largest of the exact scores."""
+        return float(self.exact_scores.max())
+
+    @property
+    def lost(self) -> float:
+        """The share of pixels whose weights are NaN."""
+        return float(np.isnan(self.weights).any(axis=-1).mean())
+
+    @property
+    def largest_weight(self) -> float:
+        """The largest weight of a pixel, on average over those that are left; NaN if none is."""
+        largest = self.weights.astype(np.float32).max(axis=-1)
+        kept = largest[~np.isnan(largest)]
+        return float(kept.mean()) if kept.size else math.nan
+
+
+def half_precision_attention(
+    images: ArrayLike,
+    normalized: bool = False,
+    scaled: bool = False,
+    float32_softmax: bool = False,
+    base_width: int = 32,
+    seed: int = 0,
+) -> HalfPrecisionAttention:
+    """Send images down an untrained network like the attempt's in float16, to its attention.
+
+    The way down has four levels of widths 1-2-2-2, as the attempt's, which halve the side three
+    times. With the switches off, everything is as in the attempt; with all of them on, scores and
+    weights are those of ``unet.attention_weights``. Time is left out: it changes nothing here.
+
+    Args:
+        images: ``(batch, height, width, channels)``, in whatever range is to be tried; height and
+            width divisible by 8.
+        normalized: group normalization before each convolution and before the attention.
+        scaled: queries divided by √C before the product.
+        float32_softmax: scores converted to float32 before the softmax.
+        base_width: channels of the finest level, a multiple of 16; the attempt had 128.
+        seed: of the weights, which are drawn with NumPy, so that all backends have the same.
+    """
+    rng = np.random.default_rng(seed)
+    x = ops.cast(ops.convert_to_tensor(np.asarray(images, dtype="float32")), "float16")
+    x = _way_down(x, base_width, rng, groups=8 if normalized else None)
+    batch, height, width, channels = x.shape
+    pixels = ops.reshape(x, (batch, height * width, channels))
+    queries, keys = _half_dense(pixels, channels, rng), _half_dense(pixels, channels, rng)
+    if scaled:
+        queries = queries * ops.cast(1 / math.sqrt(channels), "float16")
+    keys = ops.transpose(keys, (0, 2, 1))
+    scores = ops.matmul(queries, keys)
+    exact = ops.matmul(ops.cast(queries, "float32"), ops.cast(keys, "float32"))
+    weights = ops.softmax(ops.cast(scores, "float32") if float32_softmax else scores, axis=-1)
+    return HalfPrecisionAttention(
+        *(ops.convert_to_numpy(value) for value in (exact, scores, weights))
+    )
+
+
+def _way_down(x: Any, base_width: int, rng: np.random.Generator, groups: int | None) -> Any:
+    """The attempt's way down without the time: two residual blocks a level, then half the side."""
+    x = _half_conv(x, base_width, rng)
+    for level, multiplier in enumerate((1, 2, 2, 2)):
+        width = base_width * multiplier
+        if level > 0:
+            x = _half_conv(x, x.shape[-1], rng, strides=2)
+        for _ in range(2):
+            h = _half_conv(ops.silu(_half_normalize(x, groups)), width, rng)
+            h = _half_conv(ops.silu(_half_normalize(h, groups)), width, rng)
+            x = h + (x if x.shape[-1] == width else _half_dense(x, width, rng))
+    return _half_normalize(x, groups)
+
+
+def _glorot(rng: np.random.Generator, *shape: int) -> Any:
+    """Glorot-uniform weights in float16, as untrained layers have them."""
+    fan_in_and_out = math.prod(shape[:-2]) * (shape[-2] + shape[-1])
+    limit = math.sqrt(6 / fan_in_and_out)
+    return ops.cast(ops.convert_to_tensor(rng.uniform(-limit, limit, shape)), "float16")
+
+
+def _half_conv(x: Any, width: int, rng: np.random.Generator, strides: int = 1) -> Any:
+    kernel = _glorot(rng, 3, 3, x.shape[-1], width)
+    return ops.conv(x, kernel, strides, padding="same", data_format="channels_last")
+
+
+def _half_dense(x: Any, width: int, rng: np.random.Generator) -> Any:
+    return ops.matmul(x, _glorot(rng, x.shape[-1], width))
+
+
+def _half_normalize(x: Any, groups: int | None) -> Any:
+    """Group normalization, its mean and variance in float32; ``groups`` of None leaves x alone."""
+    if groups is None:
+        return x
+    batch, height, width, channels = x.shape
+    grouped = ops.reshape(x, (batch, height * width, groups, channels // groups))
+    grouped = ops.cast(grouped, "float32")
+    mean, variance = ops.moments(grouped, axes=(1, 3), keepdims=True)
+    grouped = (grouped - mean) * ops.rsqrt(variance + EPSILON)
+    return ops.cast(ops.reshape(grouped, (batch, height, width, channels)), "float16")
+
+
+# ---------------------------------------------------------------------------------------------
+# Gradients in float16.
+# ---------------------------------------------------------------------------------------------
+
+
+def float16_gradients(
+    errors: ArrayLike, numbers: int, loss_scale: float = 1.0
+) -> NDArray[np.float16]:
+    """Compute the gradient of the loss for each guessed number, rounded to float16: 2 · error / N.
+
+    The loss is the mean of the squared errors over all N numbers of a batch, so that each has only
+    one N-th of a say.
+
+    Args:
+        errors: guess minus truth, any shape; a part of the batch is enough.
+        numbers: N, how many numbers the whole batch has.
+        loss_scale: what the loss is multiplied with.
+    """
+    return (2 * loss_scale / numbers * np.asarray(errors, dtype=np.float64)).astype(np.float16)
+
+
+@contextlib.contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """Build layers in another precision for a while, e.g. "mixed_float16"."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+class GradientRecorder(keras.optimizers.Optimizer):
+    """An optimizer that teaches nothing: it leaves in the place of each weight its gradient."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Replace the weight by its gradient."""
+        self.assign(variable, gradient)
+
+
+def training_gradients(
+    model: DiffusionModel,
+    images: NDArray[np.float32],
+    policy: str = "float32",
+    scale_loss: bool = True,
+    shares: Sequence[float] = (1.0,),
+    seed: int = 0,
+) -> NDArray[np.float32]:
+    """Compute the gradient of every weight in one training step in some precision.
+
+    Args:
+        model: whose weights to take; it is left as it is.
+        images: one batch, float32 in [-1, 1].
+        policy: "float32", "mixed_float16" or "mixed_bfloat16".
+        scale_loss: whether Keras may scale the loss, as it does in float16 unless told otherwise.
+        shares: what the loss is multiplied with, one step for each. 1/3 shows the gradients of a
+            batch of three times as many numbers, in whose mean each has a third of the say.
+        seed: of t and the noise, the same in each step and precision, so that they compare.
+
+    Returns:
+        ``(shares, weights)``: all gradients in a row, in the order of the network's weights. On
+        PyTorch without a GPU, float16 is refused by its convolutions.
+    """
+    start = model.network.get_weights()
+    rows = []
+    with dtype_policy(policy):
+        copy = DiffusionModel(model.diffusion_parameters, seed=seed)
+    copy.compile(GradientRecorder(learning_rate=1.0), auto_scale_loss=scale_loss)
+    first_seed = ops.convert_to_numpy(copy.seed_generator.state.value)
+    for share in shares:
+        copy.network.set_weights(start)
+        copy.seed_generator.state.assign(first_seed)
+        copy.train_on_batch(images, sample_weight=np.full(len(images), share, dtype="float32"))
+        rows.append(np.concatenate([np.ravel(w) for w in copy.network.get_weights()]))
+    return np.array(rows)
