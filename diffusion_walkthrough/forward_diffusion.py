@@ -101,6 +101,56 @@ def q_posterior_mean_variance(
     return mean, variance, log_variance
 
 
+def predict_x_start_from_noise(schedule: NoiseSchedule, x_t: Any, t: Any, noise: Any) -> Any:
+    """Solve Eq. 4 for the clean image: x_0 = √(1/ᾱ) x_t - √(1/ᾱ - 1) ε.
+
+    Args:
+        schedule: the noise schedule.
+        x_t: noisy images, ``(batch, …)``.
+        t: int32 ``(batch,)``.
+        noise: the noise in ``x_t``, or a guess of it, same shape.
+
+    Returns:
+        The clean image that this noise implies, same shape; not clipped.
+    """
+    x_t, noise = as_float32(x_t), as_float32(noise)
+    ndim = len(x_t.shape)
+    return (
+        extract(schedule.sqrt_recip_alphas_cumprod, t, ndim) * x_t
+        - extract(schedule.sqrt_recipm1_alphas_cumprod, t, ndim) * noise
+    )
+
+
+def predict_noise_from_x_start(schedule: NoiseSchedule, x_t: Any, t: Any, x_start: Any) -> Any:
+    """Solve Eq. 4 for the noise: ε = (x_t - √ᾱ x_0) / √(1-ᾱ).
+
+    The inverse of :func:`predict_x_start_from_noise`, with the same shapes.
+    """
+    x_t, x_start = as_float32(x_t), as_float32(x_start)
+    ndim = len(x_t.shape)
+    noise_part = x_t - extract(schedule.sqrt_alphas_cumprod, t, ndim) * x_start
+    return noise_part / extract(schedule.sqrt_one_minus_alphas_cumprod, t, ndim)
+
+
+def predict_x_start_from_x_prev(schedule: NoiseSchedule, x_t: Any, t: Any, x_prev: Any) -> Any:
+    """Solve the posterior mean (Eq. 7) for the clean image: x_0 = (x_{t-1} - coef2 x_t) / coef1.
+
+    Args:
+        schedule: the noise schedule.
+        x_t: noisy images, ``(batch, …)``.
+        t: int32 ``(batch,)``.
+        x_prev: the mean of q(x_{t-1} | x_t, x_0), or a guess of it, same shape.
+
+    Returns:
+        The clean image that this mean implies, same shape; not clipped. At large t it is worth
+        little: coef1 is small there, and the smallest error of ``x_prev`` is divided by it.
+    """
+    x_t, x_prev = as_float32(x_t), as_float32(x_prev)
+    ndim = len(x_t.shape)
+    rest = x_prev - extract(schedule.posterior_mean_coef2, t, ndim) * x_t
+    return rest / extract(schedule.posterior_mean_coef1, t, ndim)
+
+
 def as_float32(values: Any) -> Any:
     """Make a tensor, so that every backend computes the same from NumPy's float64."""
     return ops.convert_to_tensor(values, dtype="float32")

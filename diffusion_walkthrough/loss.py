@@ -1,48 +1,42 @@
-"""What the network is trained for: guessing the noise.
+"""What the network is trained for: guessing the noise, or the whole variational bound.
 
 Equation numbers are those of Ho et al. 2020 (arXiv 2006.11239). A *denoise function* is any
-callable ``(x_t, t) -> predicted noise``; ``t`` is int32 ``(batch,)`` in 0 … T-1.
+callable ``(x_t, t) -> prediction``; ``t`` is int32 ``(batch,)`` in 0 … T-1.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
+import keras
+import numpy as np
 from keras import ops
 
-from diffusion_walkthrough.forward_diffusion import as_float32, q_sample, same_shape
+from diffusion_walkthrough.backward_sampling import (
+    BackwardStep,
+    backward_step,
+    p_mean_variance,
+    predict_from_x_start,
+)
+from diffusion_walkthrough.forward_diffusion import (
+    as_float32,
+    predict_noise_from_x_start as predict_noise_from_x_start,
+    predict_x_start_from_noise as predict_x_start_from_noise,
+    predict_x_start_from_x_prev as predict_x_start_from_x_prev,
+    q_mean_variance,
+    q_posterior_mean_variance,
+    q_sample,
+    same_shape,
+)
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract
+from diffusion_walkthrough.parameters import LOSS_NAMES
 
+#: Nats in a bit.
+LN_2 = math.log(2.0)
 
-def predict_x_start_from_noise(schedule: NoiseSchedule, x_t: Any, t: Any, noise: Any) -> Any:
-    """Solve Eq. 4 for the clean image: x_0 = √(1/ᾱ) x_t - √(1/ᾱ - 1) ε.
-
-    Args:
-        schedule: the noise schedule.
-        x_t: noisy images, ``(batch, …)``.
-        t: int32 ``(batch,)``.
-        noise: the noise in ``x_t``, or a guess of it, same shape.
-
-    Returns:
-        The clean image that this noise implies, same shape; not clipped.
-    """
-    x_t, noise = as_float32(x_t), as_float32(noise)
-    ndim = len(x_t.shape)
-    return (
-        extract(schedule.sqrt_recip_alphas_cumprod, t, ndim) * x_t
-        - extract(schedule.sqrt_recipm1_alphas_cumprod, t, ndim) * noise
-    )
-
-
-def predict_noise_from_x_start(schedule: NoiseSchedule, x_t: Any, t: Any, x_start: Any) -> Any:
-    """Solve Eq. 4 for the noise: ε = (x_t √(1/ᾱ) - x_0) / √(1/ᾱ - 1).
-
-    The inverse of :func:`predict_x_start_from_noise`, with the same shapes.
-    """
-    x_t, x_start = as_float32(x_t), as_float32(x_start)
-    ndim = len(x_t.shape)
-    scaled = extract(schedule.sqrt_recip_alphas_cumprod, t, ndim) * x_t
-    return (scaled - x_start) / extract(schedule.sqrt_recipm1_alphas_cumprod, t, ndim)
+#: No probability is counted as less, or one pixel would make a loss of infinity.
+SMALLEST_PROBABILITY = 1e-12
 
 
 def noise_prediction_loss(
@@ -115,3 +109,217 @@ def variational_weight(schedule: NoiseSchedule, t: Any) -> Any:
     variance = ops.exp(extract(schedule.posterior_log_variance_clipped, t, 1))
     weight = schedule.betas**2 / (2 * schedule.alphas * (1 - schedule.alphas_cumprod))
     return extract(weight, t, 1) / variance
+
+
+def training_losses(
+    answer: Any,
+    schedule: NoiseSchedule,
+    x_start: Any,
+    x_t: Any,
+    t: Any,
+    noise: Any,
+    *,
+    prediction: str = "noise",
+    variance: str = "fixed_small",
+    loss: str = "mse",
+) -> Any:
+    """Mark what a network has answered, for each image.
+
+    Args:
+        answer: what the network predicts for ``x_t`` and ``t``, ``(batch, …)``; with a learned
+            variance twice the channels.
+        schedule: the noise schedule.
+        x_start: the clean images in [-1, 1], ``(batch, …)``.
+        x_t: the noisy images, same shape.
+        t: int32 ``(batch,)``.
+        noise: the noise in them, same shape.
+        prediction: ``"noise"``, ``"x_start"`` or ``"x_prev"``.
+        variance: ``"fixed_small"``, ``"fixed_large"`` or ``"learned"``.
+        loss: ``"mse"``, the mean squared error (Eq. 14 for the noise), or ``"kl"``, the term
+            L_t of the variational bound (Eq. 5) in bits per dimension.
+
+    Returns:
+        float32 ``(batch,)``. Nothing is clipped: it would hide errors from the training.
+
+    Raises:
+        ValueError: if a name is none of those above, or for a learned variance under ``"mse"``,
+            which would teach it nothing.
+    """
+    if loss not in LOSS_NAMES:
+        raise ValueError(f"loss = {loss!r} must be one of {LOSS_NAMES}.")
+    if loss == "kl":
+        step = backward_step(answer, schedule, x_t, t, variance, clip=False, prediction=prediction)
+        return variational_bound_terms(schedule, x_start, x_t, t, step)
+    if variance == "learned":
+        raise ValueError("loss = 'mse' says nothing about a variance: use 'kl' to learn it.")
+    answer, target = as_float32(answer), as_float32(noise)
+    if prediction != "noise":
+        target = predict_from_x_start(schedule, x_t, t, x_start, prediction)
+    return mean_per_image(ops.square(target - answer))
+
+
+def discretized_gaussian_log_likelihood(
+    x: Any, mean: Any, log_scale: Any, levels: int = 256
+) -> Any:
+    """Compute the log probability that a Gaussian gives to each pixel's grey level (Eq. 13).
+
+    A pixel with one of ``levels`` values has a share of the Gaussian's area: the bin from half a
+    level below to half a level above. The outermost bins reach to infinity.
+
+    Args:
+        x: images in [-1, 1] whose values are levels -1, …, 1 with equal steps between.
+        mean: of the Gaussian, a tensor that broadcasts against ``x``.
+        log_scale: the logarithm of its standard deviation (half the log variance), likewise.
+        levels: how many values a pixel can have: 256 for photographs, 17 for the 8×8 digits.
+
+    Returns:
+        float32, the shape of ``x``, in nats; never below log(1e-12). Right to 1e-3 for levels
+        within 4 standard deviations of the mean; in float32, the tails beyond are coarse.
+    """
+    x, mean = as_float32(x), as_float32(mean)
+    half_bin = 1.0 / (levels - 1)
+    # Folded to the left side, where the area under the curve is small and keeps its digits.
+    distance = -ops.abs(x - mean)
+    inverse_scale = ops.exp(-as_float32(log_scale))
+    upper = _normal_cdf((distance + half_bin) * inverse_scale)
+    lower = _normal_cdf((distance - half_bin) * inverse_scale)
+    probability = upper - lower
+    lowest = _normal_cdf((x + half_bin - mean) * inverse_scale)
+    highest = _normal_cdf((mean - x + half_bin) * inverse_scale)
+    probability = ops.where(x < -1 + half_bin, lowest, probability)
+    probability = ops.where(x > 1 - half_bin, highest, probability)
+    return ops.log(ops.maximum(probability, SMALLEST_PROBABILITY))
+
+
+def _normal_cdf(x: Any) -> Any:
+    return 0.5 * (1.0 + ops.erf(x / math.sqrt(2.0)))
+
+
+def variational_bound_terms(
+    schedule: NoiseSchedule, x_start: Any, x_t: Any, t: Any, step: BackwardStep, levels: int = 256
+) -> Any:
+    """Compute the term of the variational bound that belongs to t, for each image (Eq. 5).
+
+    For t > 0 it is the KL divergence from the true step back, q(x_{t-1} | x_t, x_0), to the
+    model's, p(x_{t-1} | x_t); for t = 0 minus the log probability that the model gives to x_0.
+
+    Args:
+        schedule: the noise schedule.
+        x_start: clean images in [-1, 1], ``(batch, …)``.
+        x_t: noisy images, same shape.
+        t: int32 ``(batch,)``.
+        step: the model's step back from ``x_t``, from :func:`backward_sampling.p_mean_variance`.
+        levels: how many values a pixel can have.
+
+    Returns:
+        float32 ``(batch,)``, in bits per dimension (per pixel and channel).
+    """
+    x_start = as_float32(x_start)
+    true_mean, _, true_log_variance = q_posterior_mean_variance(schedule, x_start, x_t, t)
+    kl = normal_kl(true_mean, true_log_variance, step.mean, step.log_variance)
+    log_likelihood = discretized_gaussian_log_likelihood(
+        x_start, step.mean, 0.5 * step.log_variance, levels
+    )
+    at_last_step = ops.convert_to_tensor(t) == 0
+    return ops.where(at_last_step, -mean_per_image(log_likelihood), mean_per_image(kl)) / LN_2
+
+
+def prior_bits_per_dim(schedule: NoiseSchedule, x_start: Any) -> Any:
+    """Compute what it costs that x_T is not quite pure noise: L_T, a KL divergence (Eq. 5).
+
+    Args:
+        schedule: the noise schedule.
+        x_start: clean images in [-1, 1], ``(batch, …)``.
+
+    Returns:
+        float32 ``(batch,)``, in bits per dimension. No network has a part in it.
+    """
+    x_start = as_float32(x_start)
+    last = np.full(x_start.shape[0], len(schedule) - 1, dtype="int32")
+    mean, variance = q_mean_variance(schedule, x_start, last)
+    return mean_per_image(normal_kl(mean, ops.log(variance), 0.0, 0.0)) / LN_2
+
+
+class BitsPerDim(NamedTuple):
+    """The variational bound of some images, in bits per dimension; float32 NumPy arrays."""
+
+    total: np.ndarray  # (n,), prior and all terms together
+    terms: np.ndarray  # (n, T), L_t for each t
+    prior: np.ndarray  # (n,), L_T
+    x_start_errors: np.ndarray  # (n, T), mean squared error of the guessed clean image for each t
+
+
+def bits_per_dim(
+    denoise_fn: Any,
+    schedule: NoiseSchedule,
+    images: Any,
+    *,
+    seed: int | None = None,
+    batch_size: int = 256,
+    levels: int = 256,
+    progress: bool = False,
+    **options: Any,
+) -> BitsPerDim:
+    """Bound how many bits the model needs to store each image: all terms of Eq. 5, added up.
+
+    For each image and each t one noisy version is drawn: an estimate, good over many images.
+
+    Args:
+        denoise_fn: callable ``(x_t, t) -> prediction``.
+        schedule: the noise schedule.
+        images: clean images in [-1, 1], ``(n, …)``, whose values lie on ``levels`` levels.
+        seed: makes the result repeatable; None draws new noise each time.
+        batch_size: how many images at a time.
+        levels: how many values a pixel can have: 256 for photographs, 17 for the 8×8 digits.
+        progress: whether to show a progress bar.
+        **options: ``variance``, ``clip`` and ``prediction`` of ``p_mean_variance``.
+
+    Raises:
+        ValueError: if a pixel is on none of the levels.
+    """
+    images = _checked_levels(images, levels)
+    generator = keras.random.SeedGenerator(seed)
+    batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+    bar = keras.utils.Progbar(len(batches) * len(schedule)) if progress else None
+    parts = []
+    for batch in batches:
+        columns = []
+        for step in range(len(schedule)):
+            columns.append(_bound_at(denoise_fn, schedule, batch, step, generator, levels, options))
+            if bar:
+                bar.add(1)
+        terms, errors = np.stack(columns, axis=-1)  # each (batch, T)
+        parts.append((terms, ops.convert_to_numpy(prior_bits_per_dim(schedule, batch)), errors))
+    all_terms, prior, all_errors = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return BitsPerDim(prior + all_terms.sum(axis=1), all_terms, prior, all_errors)
+
+
+def _bound_at(
+    denoise_fn: Any,
+    schedule: NoiseSchedule,
+    x_start: Any,
+    step: int,
+    generator: Any,
+    levels: int,
+    options: dict[str, Any],
+) -> np.ndarray:
+    """L_t of one batch at one t, and the error of the guessed clean image; shape (2, batch)."""
+    t = np.full(len(x_start), step, dtype="int32")
+    x_t = q_sample(schedule, x_start, t, keras.random.normal(x_start.shape, seed=generator))
+    backward = p_mean_variance(denoise_fn, schedule, x_t, t, **options)
+    term = variational_bound_terms(schedule, x_start, x_t, t, backward, levels)
+    error = mean_per_image(ops.square(backward.x_start - x_start))
+    return ops.convert_to_numpy(ops.stop_gradient(ops.stack([term, error])))
+
+
+def _checked_levels(images: Any, levels: int) -> np.ndarray:
+    images = np.asarray(ops.convert_to_numpy(images), dtype="float32")
+    steps = (images + 1) / 2 * (levels - 1)
+    wrong = images[~(np.abs(steps - np.round(steps)) < 0.01) | (np.abs(images) > 1 + 1e-6)]
+    if wrong.size:
+        raise ValueError(
+            f"a pixel has the value {wrong[0]}, which is none of the {levels} levels from -1 to 1; "
+            "bits count how likely a level is. Pass the images as they were stored, scaled but not "
+            "resized, and their number of levels: levels=256 for photographs, 17 for the digits."
+        )
+    return images

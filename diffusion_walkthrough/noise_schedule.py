@@ -23,6 +23,9 @@ SMALLEST_BETA = 1e-8
 #: The published linear schedule was made for this many steps.
 REFERENCE_TIMESTEPS = 1000
 
+#: Over which share of the steps β rises, in the schedules that then stay at ``beta_end``.
+WARMUP_SHARES = {"warmup10": 0.1, "warmup50": 0.5, "const": 0.0}
+
 
 def linear_betas(
     timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02
@@ -41,6 +44,43 @@ def cosine_betas(timesteps: int, offset: float = 0.008) -> NDArray[np.float64]:
     return 1 - signal[1:] / signal[:-1]
 
 
+def sigmoid_betas(
+    timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02
+) -> NDArray[np.float64]:
+    """β rises along a sigmoid, slowly at both ends (Xu et al. 2022, arXiv 2203.02923). ``(T,)``."""
+    rise = 1 / (1 + np.exp(-np.linspace(-6, 6, timesteps)))
+    return beta_start + (beta_end - beta_start) * rise
+
+
+def quad_betas(
+    timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02
+) -> NDArray[np.float64]:
+    """√β rises evenly, so that β rises like a parabola (original DDPM code). Shape ``(T,)``."""
+    return np.linspace(np.sqrt(beta_start), np.sqrt(beta_end), timesteps, dtype=np.float64) ** 2
+
+
+def warmup_betas(
+    timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02, share: float = 0.1
+) -> NDArray[np.float64]:
+    """β rises evenly over the first ``share`` of the steps and then stays (original DDPM code).
+
+    ``share`` is from 0 to 1; with 0 it is constant. Shape ``(T,)``.
+    """
+    betas = np.full(timesteps, beta_end, dtype=np.float64)
+    rising = int(timesteps * share)
+    betas[:rising] = linear_betas(rising, beta_start, beta_end)
+    return betas
+
+
+def jsd_betas(timesteps: int) -> NDArray[np.float64]:
+    """β = 1/T, 1/(T-1), …, 1, so that ᾱ falls evenly to exactly 0 (original DDPM code). ``(T,)``.
+
+    Its last step leaves nothing of the image (Sohl-Dickstein et al. 2015, arXiv 1503.03585, §2.4.1,
+    chose it for diffusion of bits).
+    """
+    return 1.0 / np.arange(timesteps, 0, -1, dtype=np.float64)
+
+
 def make_betas(
     name: str = "linear",
     timesteps: int = REFERENCE_TIMESTEPS,
@@ -50,31 +90,44 @@ def make_betas(
 ) -> NDArray[np.float64]:
     """Compute β, the variance of the noise that each step adds.
 
-    The linear schedule is multiplied by ``1000 / timesteps``, so that fewer steps add as much
-    noise in all; ``scaled=False`` leaves it raw, and an image then survives a short chain.
-    The cosine schedule fits any number of steps as it is and takes no notice of the last three.
+    Most schedules are multiplied by ``1000 / timesteps``, so that fewer steps add as much noise
+    in all; ``scaled=False`` leaves them raw, and an image then survives a short chain. The
+    schedules "cosine" and "jsd" fit any number of steps as they are and take no notice of the last
+    three; "const" is ``beta_end`` throughout.
 
     Args:
-        name: ``"linear"`` or ``"cosine"``.
+        name: ``"linear"``, ``"cosine"``, ``"sigmoid"``, ``"quad"``, ``"warmup10"``,
+            ``"warmup50"``, ``"const"`` or ``"jsd"``.
         timesteps: T, the number of steps, at least 1.
         beta_start: β of the first step at T = 1000, in (0, 1).
         beta_end: β of the last step at T = 1000, in (0, 1), not below ``beta_start``.
-        scaled: whether to scale the linear schedule to T.
+        scaled: whether to scale the schedule to T.
 
     Returns:
-        float64 array of shape ``(timesteps,)``, values in (0, 0.999].
+        float64 array of shape ``(timesteps,)``, values in (0, 0.999]; only ``"jsd"`` ends in 1.
 
     Raises:
         TypeError, ValueError: as :class:`ScheduleParameters` does, naming the parameter, its
             value, the rule and the remedy.
     """
     checked = ScheduleParameters(name, timesteps, beta_start, beta_end, scaled)
+    if checked.name == "jsd":
+        return jsd_betas(checked.timesteps)
     if checked.name == "cosine":
-        betas = cosine_betas(checked.timesteps)
-    else:
-        scale = REFERENCE_TIMESTEPS / checked.timesteps if checked.scaled else 1.0
-        betas = scale * linear_betas(checked.timesteps, checked.beta_start, checked.beta_end)
-    return np.minimum(betas, LARGEST_BETA)
+        return np.minimum(cosine_betas(checked.timesteps), LARGEST_BETA)
+    betas = _betas_between(checked.name, checked.timesteps, checked.beta_start, checked.beta_end)
+    scale = REFERENCE_TIMESTEPS / checked.timesteps if checked.scaled else 1.0
+    return np.minimum(scale * betas, LARGEST_BETA)
+
+
+def _betas_between(
+    name: str, timesteps: int, beta_start: float, beta_end: float
+) -> NDArray[np.float64]:
+    """β of the schedules that run from ``beta_start`` to ``beta_end``."""
+    if name in WARMUP_SHARES:
+        return warmup_betas(timesteps, beta_start, beta_end, WARMUP_SHARES[name])
+    rule = {"linear": linear_betas, "sigmoid": sigmoid_betas, "quad": quad_betas}[name]
+    return rule(timesteps, beta_start, beta_end)
 
 
 class NoiseSchedule:
@@ -103,6 +156,10 @@ class NoiseSchedule:
     def __init__(self, betas: ArrayLike) -> None:
         """Compute all tables from ``betas``, shape ``(T,)``, each from 1e-8 to below 1.
 
+        Only the last may be 1: then nothing at all is left of the image (``signal_left`` is 0),
+        the two tables that divide by ᾱ end in infinity, and a network can still predict x_0 or
+        x_{t-1}, but no longer the noise.
+
         Raises:
             ValueError: if a value breaks that rule, or if so much noise is added in all that the
                 computer holds ᾱ for zero: the tables of the way back would be infinite.
@@ -116,10 +173,11 @@ class NoiseSchedule:
 
         self.sqrt_alphas_cumprod = np.sqrt(self.alphas_cumprod)
         self.sqrt_one_minus_alphas_cumprod = np.sqrt(noise_variance)
-        self.sqrt_recip_alphas_cumprod = np.sqrt(1.0 / self.alphas_cumprod)
-        self.sqrt_recipm1_alphas_cumprod = np.sqrt(1.0 / self.alphas_cumprod - 1.0)
         self.snr = self.alphas_cumprod / noise_variance
-        self.log_snr = np.log(self.snr)
+        with np.errstate(divide="ignore"):  # ᾱ may end in 0
+            self.sqrt_recip_alphas_cumprod = np.sqrt(1.0 / self.alphas_cumprod)
+            self.sqrt_recipm1_alphas_cumprod = np.sqrt(1.0 / self.alphas_cumprod - 1.0)
+            self.log_snr = np.log(self.snr)
         self.signal_left = float(self.sqrt_alphas_cumprod[-1])
         self._compute_posterior(noise_variance)
 
@@ -169,12 +227,14 @@ def _checked_betas(betas: ArrayLike) -> NDArray[np.float64]:
             f"betas has shape {array.shape}; it must be one-dimensional with at least one step, "
             "shape (T,). Build it with make_betas('linear', 1000)."
         )
-    wrong = np.flatnonzero(~((array >= SMALLEST_BETA) & (array < 1)))
+    fits = (array >= SMALLEST_BETA) & (array < 1)
+    fits[-1] |= array[-1] == 1
+    wrong = np.flatnonzero(~fits)
     if wrong.size:
         raise ValueError(
-            f"betas[{wrong[0]}] = {array[wrong[0]]} must be at least {SMALLEST_BETA} and below 1: "
-            "it is the variance of the noise that step adds, and 1 would leave nothing of the "
-            "image to go back to. Build betas with make_betas, or use "
+            f"betas[{wrong[0]}] = {array[wrong[0]]} must be at least {SMALLEST_BETA} and below 1 "
+            "(only the last may be 1): it is the variance of the noise that step adds, and 1 "
+            "leaves nothing of the image to go on with. Build betas with make_betas, or use "
             f"np.clip(betas, {SMALLEST_BETA}, {LARGEST_BETA})."
         )
     return array
@@ -182,7 +242,7 @@ def _checked_betas(betas: ArrayLike) -> NDArray[np.float64]:
 
 def _check_something_is_left(alphas_cumprod: NDArray[np.float64]) -> None:
     gone = np.flatnonzero(alphas_cumprod < np.finfo(np.float64).tiny)
-    if gone.size:
+    if gone.size and not (gone[0] == len(alphas_cumprod) - 1 and alphas_cumprod[-1] == 0):
         raise ValueError(
             f"alphas_cumprod[{gone[0]}] = {alphas_cumprod[gone[0]]} must be above 0: from this "
             "step on nothing is left of the image, and the way back divides by zero. "

@@ -20,15 +20,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, NoReturn, TypeVar
 
-from diffusion_walkthrough.safe_pickle import UnsafePickleError as UnsafePickleError
-from diffusion_walkthrough.safe_pickle import safe_pickle_load as safe_pickle_load
+from diffusion_walkthrough.safe_pickle import (
+    UnsafePickleError as UnsafePickleError,
+    safe_pickle_load as safe_pickle_load,
+)
 
-SCHEDULE_NAMES = ("linear", "cosine")
-PREDICTION_NAMES = ("noise",)
-VARIANCE_NAMES = ("fixed_small", "fixed_large")
+SCHEDULE_NAMES = ("linear", "cosine", "sigmoid", "quad", "warmup10", "warmup50", "const", "jsd")
+PREDICTION_NAMES = ("noise", "x_start", "x_prev")
+VARIANCE_NAMES = ("fixed_small", "fixed_large", "learned")
+LOSS_NAMES = ("mse", "kl")
 
 FILE_FORMAT = "diffusion_walkthrough.parameters"
-FILE_VERSION = 1
+FILE_VERSION = 2
 MAX_JSON_BYTES = 1024 * 1024
 
 # ---------------------------------------------------------------------------------------------
@@ -113,6 +116,8 @@ class _Parameters:
     """What the parameter classes share: a dictionary of plain values, there and back."""
 
     _nested: ClassVar[dict[str, type[_Parameters]]] = {}
+    # What files of earlier versions do not say, and meant.
+    _added_later: ClassVar[dict[str, object]] = {}
 
     def _normalise(self, **values: object) -> None:
         for name, value in values.items():
@@ -131,6 +136,8 @@ class _Parameters:
         (with the nearest known one) or a missing key.
         """
         names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        if isinstance(values, Mapping):
+            values = {**cls._added_later, **values}
         _check_keys(cls.__name__, values, names)
         return cls(
             **{
@@ -186,7 +193,8 @@ class ScheduleParameters(_Parameters):
 
     The defaults are the linear schedule of the DDPM paper (section 4). ``scaled`` multiplies both
     ends by 1000 / timesteps, so that a short schedule still ends in (nearly) pure noise; at 1000
-    steps it changes nothing. The cosine schedule does not use ``beta_start`` and ``beta_end``.
+    steps it changes nothing. The schedules "cosine" and "jsd" fit any number of steps as they are
+    and do not use ``beta_start``, ``beta_end`` and ``scaled``; "const" does not use ``beta_start``.
 
     Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy.
     """
@@ -317,8 +325,9 @@ class TrainingParameters(_Parameters):
     ``batch_size`` images per step;
     ``gradient_clip`` is the largest global norm of a gradient, None for no clipping;
     ``ema_momentum`` is the share of the old averaged weights kept in each step, None for no
-    average (a run of n steps wants a momentum well below 1 - 1/n); ``horizontal_flip`` mirrors
-    half of the images, which is right for photographs and wrong for digits.
+    average (it begins low and rises to this number, so that short runs forget their start);
+    ``horizontal_flip`` mirrors half of the images, which is right for photographs and wrong for
+    digits.
 
     Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy.
     """
@@ -355,11 +364,14 @@ class TrainingParameters(_Parameters):
 class DiffusionParameters(_Parameters):
     """A whole diffusion model: noise schedule, network, training, and what the network predicts.
 
-    ``prediction`` is what the network is asked for ("noise": Eq. 14 of the DDPM paper).
-    ``variance`` is that of a backward step (section 3.2): "fixed_large" is β, "fixed_small" is
-    the posterior variance β̃.
+    ``prediction`` is what the network is asked for: the "noise" (Eq. 11 of the DDPM paper), the
+    clean image "x_start", or the mean of the step back, "x_prev" (Eq. 8). ``variance`` is that of
+    a backward step (section 3.2): "fixed_large" is β, "fixed_small" is the posterior variance β̃,
+    and "learned" has the network predict its logarithm too. ``loss`` is "mse", the mean squared
+    error of the prediction (Eq. 14), or "kl", the term of the variational bound (Eq. 5).
 
-    Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy.
+    Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy; also
+    for two that cannot go together.
     """
 
     schedule: ScheduleParameters
@@ -367,12 +379,14 @@ class DiffusionParameters(_Parameters):
     training: TrainingParameters
     prediction: str = "noise"
     variance: str = "fixed_large"
+    loss: str = "mse"
 
     _nested: ClassVar[dict[str, type[_Parameters]]] = {
         "schedule": ScheduleParameters,
         "unet": UNetParameters,
         "training": TrainingParameters,
     }
+    _added_later: ClassVar[dict[str, object]] = {"loss": "mse"}
 
     def __post_init__(self) -> None:
         for name, kind in self._nested.items():
@@ -384,7 +398,25 @@ class DiffusionParameters(_Parameters):
         self._normalise(
             prediction=_choice("prediction", self.prediction, PREDICTION_NAMES),
             variance=_choice("variance", self.variance, VARIANCE_NAMES),
+            loss=_choice("loss", self.loss, LOSS_NAMES),
         )
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        if self.variance == "learned" and self.loss == "mse":
+            rule = (
+                "the mean squared error of the prediction does not depend on the variance, so "
+                "that variance='learned' would stay as it was at the start"
+            )
+            remedy = "Use loss='kl', or one of the fixed variances"
+            raise ValueError(_message("loss", self.loss, rule, remedy))
+        if self.schedule.name == "jsd" and self.prediction == "noise":
+            rule = (
+                "after the last step of the schedule 'jsd' nothing is left of the image (ᾱ = 0), "
+                "so that no guess of the noise says what the image was: Eq. 15 divides by √ᾱ"
+            )
+            remedy = "Use prediction='x_start', or another schedule"
+            raise ValueError(_message("prediction", self.prediction, rule, remedy))
 
     @classmethod
     def digits(cls) -> DiffusionParameters:
@@ -557,9 +589,9 @@ def _from_envelope(content: object) -> DiffusionParameters:
             f'it does not say "format": "{FILE_FORMAT}". Write the file with save_parameters.'
         )
     version = content.get("version")
-    if type(version) is not int or version != FILE_VERSION:
+    if type(version) is not int or not 1 <= version <= FILE_VERSION:
         raise ValueError(
-            f"version={_shown(version)}, and this package reads version {FILE_VERSION}. "
+            f"version={_shown(version)}, and this package reads versions 1 to {FILE_VERSION}. "
             "Update diffusion_walkthrough, or save the parameters again."
         )
     _check_keys("the file", content, ["format", "version", "parameters"])

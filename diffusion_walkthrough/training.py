@@ -20,7 +20,7 @@ from keras import ops
 from diffusion_walkthrough.backward_sampling import DenoiseFn, p_sample_loop
 from diffusion_walkthrough.data import check_image_range
 from diffusion_walkthrough.forward_diffusion import q_sample
-from diffusion_walkthrough.loss import mean_per_image
+from diffusion_walkthrough.loss import training_losses
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import DiffusionParameters, TrainingParameters
 from diffusion_walkthrough.unet import build_unet
@@ -50,6 +50,49 @@ def learning_rate_schedule(parameters: TrainingParameters) -> Any:
     return rate
 
 
+@keras.saving.register_keras_serializable("diffusion_walkthrough")
+class AveragingAdam(keras.optimizers.Adam):
+    """Adam whose average of the weights is right for short runs too, and that can be watched.
+
+    The averaged weights, average = momentum · average + (1 - momentum) · weights, start from those
+    of the first step. A momentum of 0.9999 would keep nine tenths of that start for 1,000 steps; so
+    it begins low and rises with the number n of steps, min(``ema_momentum``, (1 + n) / (10 + n)),
+    and the average covers about the last ninth of the run until the full momentum is reached
+    (the rule of TensorFlow's ``ExponentialMovingAverage``).
+
+    Attributes:
+        gradient_norms: the sum of the global norms of the gradients, before clipping, and over how
+            many steps; float32 ``(2,)``. :class:`TrainingLogs` reads it and sets it back.
+    """
+
+    @property
+    def ema_momentum(self) -> Any:
+        """The momentum of the present step."""
+        step = ops.cast(self.iterations, "float32")
+        return ops.minimum(self._full_momentum, (1.0 + step) / (10.0 + step))
+
+    @ema_momentum.setter
+    def ema_momentum(self, value: float) -> None:
+        self._full_momentum = value
+
+    def build(self, variables: Any) -> None:
+        """Make the variables that the optimizer keeps for each weight, and the tally of norms."""
+        if not self.built:
+            super().build(variables)
+            self.gradient_norms = self.add_variable((2,), dtype="float32", name="gradient_norms")
+
+    def _clip_gradients(self, grads: Any) -> Any:
+        # Where Keras clips: with gradient accumulation, after the accumulated mean is taken.
+        squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads if g is not None]
+        norm = ops.sqrt(sum(squares[1:], squares[0]))
+        self.gradient_norms.assign_add(ops.stack([norm, ops.ones_like(norm)]))
+        return super()._clip_gradients(grads)
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras needs to build the optimizer again."""
+        return {**super().get_config(), "ema_momentum": self._full_momentum}
+
+
 def make_optimizer(parameters: TrainingParameters) -> keras.optimizers.Optimizer:
     """Build the optimizer of the paper: Adam with warm-up, clipping and averaged weights.
 
@@ -60,7 +103,7 @@ def make_optimizer(parameters: TrainingParameters) -> keras.optimizers.Optimizer
 
     Source: Ho et al. 2020, appendix B.
     """
-    return keras.optimizers.Adam(
+    return AveragingAdam(
         learning_rate_schedule(parameters),
         epsilon=1e-8,
         global_clipnorm=parameters.gradient_clip,
@@ -77,10 +120,10 @@ def compile_denoiser(network: keras.Model) -> DenoiseFn:
     without gradients.
 
     Args:
-        network: functional model from ``[x_t, t]`` to the predicted noise.
+        network: functional model from ``[x_t, t]`` to a prediction.
 
     Returns:
-        Callable ``(x_t, t) -> predicted noise``, float32, whatever the precision inside.
+        Callable ``(x_t, t) -> prediction``, float32, whatever the precision inside.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -137,23 +180,30 @@ def mirror_half(images: Any, seed: Any) -> Any:
     return ops.where(chance < 0.5, ops.flip(images, axis=2), images)
 
 
-def takes_variance(sampler: Callable[..., Any]) -> bool:
-    """Whether a sampler can be told ``variance`` and has not been told it in advance."""
-    if "variance" in getattr(sampler, "keywords", {}):  # those of functools.partial
-        return False
-    parameters = inspect.signature(sampler).parameters.values()
-    return any(p.name == "variance" or p.kind is p.VAR_KEYWORD for p in parameters)
+def accepted_options(sampler: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Pick the options that a sampler can be told and has not been told in advance."""
+    told = getattr(sampler, "keywords", {})  # those of functools.partial
+    parameters = inspect.signature(sampler).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in told and (takes_all or name in parameters)
+    }
 
 
 @keras.saving.register_keras_serializable("diffusion_walkthrough")
 class DiffusionModel(keras.Model):
     """A UNet and a noise schedule, trained to guess noise and able to draw images.
 
+    What the network predicts, how the variance of a step back is found and how the answers are
+    marked is said by the parameters' ``prediction``, ``variance`` and ``loss``.
+
     Attributes:
         diffusion_parameters: all that defines the model (``parameters`` alone is a method of
             every PyTorch module, and would be hidden).
         schedule: the noise schedule with its tables.
-        network: the UNet, a functional model from ``[x_t, t]`` to the predicted noise.
+        network: the UNet, a functional model from ``[x_t, t]`` to its prediction.
     """
 
     def __init__(
@@ -173,7 +223,7 @@ class DiffusionModel(keras.Model):
             parameters = DiffusionParameters.from_dict(parameters)
         self.diffusion_parameters = parameters
         self.schedule = NoiseSchedule.from_parameters(parameters.schedule)
-        self.network = build_unet(parameters.unet)
+        self.network = build_unet(parameters.unet, parameters.variance == "learned")
         self.seed_generator = keras.random.SeedGenerator(seed)
         # Evaluation draws from a generator of its own, wound back each time: the same images give
         # the same loss, and looking at held-out images does not change the training.
@@ -186,8 +236,8 @@ class DiffusionModel(keras.Model):
         """Nothing is left to build: the network has its weights from the start."""
         self.built = True
 
-    def call(self, images: Any, training: bool | None = None) -> tuple[Any, Any]:
-        """Hide each image under noise of a random strength and ask what the noise was.
+    def call(self, images: Any, training: bool | None = None) -> tuple[Any, ...]:
+        """Hide each image under noise of a random strength and ask the network about it.
 
         Args:
             images: clean images in [-1, 1], ``(batch, height, width, channels)``.
@@ -195,7 +245,8 @@ class DiffusionModel(keras.Model):
                 it.
 
         Returns:
-            The noise that was added and the network's guess, same shape as ``images``.
+            All that is needed to mark the answer: the answer itself, the clean images, the noisy
+            ones, the steps ``(batch,)``, and the noise.
         """
         seed = self.seed_generator if training else self.evaluation_generator
         images = ops.cast(images, "float32")
@@ -204,8 +255,8 @@ class DiffusionModel(keras.Model):
         noise = keras.random.normal(ops.shape(images), seed=seed)
         t = keras.random.randint(ops.shape(images)[:1], 0, len(self.schedule), seed=seed)
         x_t = q_sample(self.schedule, images, t, noise)
-        guess = self.network([x_t, t], training=training)
-        return noise, ops.cast(guess, "float32")
+        answer = self.network([x_t, t], training=training)
+        return ops.cast(answer, "float32"), images, x_t, t, noise
 
     def compute_loss(
         self,
@@ -215,12 +266,22 @@ class DiffusionModel(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Mark the guess: the mean squared error of the noise (Eq. 14). One number."""
-        noise, guess = y_pred
-        losses = mean_per_image(ops.square(noise - guess))
+        """Mark the answers, by default with the mean squared error of the noise (Eq. 14).
+
+        One number, the mean over the images; ``sample_weight`` weighs them.
+        """
+        answer, images, x_t, t, noise = y_pred
+        rules = {**self.backward_options, "loss": self.diffusion_parameters.loss}
+        losses = training_losses(answer, self.schedule, images, x_t, t, noise, **rules)
         if sample_weight is not None:
             losses = losses * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
         return ops.mean(losses)
+
+    @property
+    def backward_options(self) -> dict[str, str]:
+        """What a sampler must know: ``prediction`` and ``variance``, for ``**options``."""
+        parameters = self.diffusion_parameters
+        return {"prediction": parameters.prediction, "variance": parameters.variance}
 
     def compile(self, optimizer: Any = None, **options: Any) -> None:
         """Make ready for ``fit``; without arguments, with the published optimizer.
@@ -236,8 +297,9 @@ class DiffusionModel(keras.Model):
         for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
             if options.get(name) is not None:
                 raise ValueError(
-                    f"{name} = {options[name]!r} cannot be chosen: a DiffusionModel marks the "
-                    f"guessed noise itself (Eq. 14). Leave {name} out, or override compute_loss."
+                    f"{name} = {options[name]!r} cannot be chosen: a DiffusionModel marks its "
+                    f"network's answers itself. Leave {name} out; DiffusionParameters(loss='kl') "
+                    "trains on the variational bound, and compute_loss can be overridden."
                 )
         if optimizer is None:
             optimizer = make_optimizer(self.diffusion_parameters.training)
@@ -262,10 +324,12 @@ class DiffusionModel(keras.Model):
             batch_size: images per step; None takes the parameters' number.
             epochs: None plans the whole run of ``decay_steps`` steps, or 1 epoch if the
                 parameters name no such number.
-            **options: as for ``keras.Model.fit``.
+            **options: as for ``keras.Model.fit``. :class:`TrainingLogs` and, where weights are
+                averaged, :class:`AveragedWeights` are put before your own callbacks.
 
         Returns:
-            Keras's history, with the loss of each epoch.
+            Keras's history: of each epoch the loss, the learning rate at its end, and the mean
+            global norm of the gradients before clipping.
 
         Raises:
             ValueError: if the images have another shape than the network's, or do not lie in
@@ -277,6 +341,7 @@ class DiffusionModel(keras.Model):
                 batch_size = self.diffusion_parameters.training.batch_size
         if epochs is None:
             epochs = self._planned_epochs(x, batch_size, options)
+        options["callbacks"] = self._with_own_callbacks(options.get("callbacks"))
         return super().fit(x, y, batch_size=batch_size, epochs=epochs, **options)
 
     def evaluate(
@@ -305,6 +370,18 @@ class DiffusionModel(keras.Model):
             images if isinstance(images, np.ndarray) else ops.convert_to_numpy(images)
         )
 
+    def _with_own_callbacks(self, callbacks: Any) -> Any:
+        """Put this module's callbacks before the caller's, which then see what ours have done."""
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            return callbacks
+        others = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+        own = [TrainingLogs()]
+        swapping = (AveragedWeights, keras.callbacks.SwapEMAWeights)
+        averaged = self.compiled and getattr(bare_optimizer(self.optimizer), "use_ema", False)
+        if averaged and not any(isinstance(callback, swapping) for callback in others):
+            own.append(AveragedWeights())
+        return [*own, *(callback for callback in others if callback is not None)]
+
     def _planned_epochs(self, x: Any, batch_size: int | None, options: dict[str, Any]) -> int:
         """How many epochs make up ``decay_steps`` steps, with the options that ``fit`` got."""
         total = self.diffusion_parameters.training.decay_steps
@@ -330,14 +407,15 @@ class DiffusionModel(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def denoise(self, x_t: Any, t: Any) -> Any:
-        """Guess the noise in ``x_t`` at step ``t``: the denoise function that samplers take.
+        """Ask the network about ``x_t`` at step ``t``: the denoise function that samplers take.
 
         Args:
             x_t: noisy images, float32 ``(batch, height, width, channels)``.
             t: int32 ``(batch,)`` in 0 … T-1.
 
         Returns:
-            The guessed noise, float32, same shape as ``x_t``.
+            The guessed noise, or what else ``prediction`` says, float32, same shape as ``x_t``;
+            with a learned variance twice the channels.
         """
         if not self._denoiser:
             self._denoiser.append(compile_denoiser(self.network))
@@ -356,7 +434,7 @@ class DiffusionModel(keras.Model):
             n: how many, at least 1.
             seed: makes them repeatable; None draws new ones each time.
             sampler: how to walk back, called as ``sampler(denoise, schedule, shape, seed=…)``, and
-                with the model's ``variance`` if it takes one.
+                with those of the model's ``backward_options`` that it takes.
             **options: passed on to the sampler, ``progress=True`` for instance.
 
         Returns:
@@ -369,8 +447,7 @@ class DiffusionModel(keras.Model):
             raise ValueError(
                 f"n = {n!r} images cannot be drawn; ask for a whole number of at least 1."
             )
-        if takes_variance(sampler):
-            options.setdefault("variance", self.diffusion_parameters.variance)
+        options = {**accepted_options(sampler, self.backward_options), **options}
         shape = (n, *self.diffusion_parameters.unet.image_shape)
         images = sampler(self.denoise, self.schedule, shape, seed=seed, **options)
         return ops.convert_to_numpy(images)
@@ -394,11 +471,91 @@ def _number_of_batches(data_set: Any) -> int:
         ) from error
 
 
+def bare_optimizer(optimizer: Any) -> Any:
+    """Unwrap the optimizer that Keras wraps for loss scaling under ``mixed_float16``."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+class TrainingLogs(keras.callbacks.Callback):
+    """Add the learning rate and the norm of the gradients to the logs of each epoch.
+
+    They stand in the history, and in what later callbacks see, TensorBoard for instance:
+    ``learning_rate`` is the one reached at the epoch's end; ``gradient_norm`` is the mean, over the
+    epoch's steps, of the global norm before clipping (with an optimizer that tallies it, such as
+    :class:`AveragingAdam`).
+    """
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Begin a new tally."""
+        tally = getattr(bare_optimizer(self.model.optimizer), "gradient_norms", None)
+        if tally is not None:  # it is made with the first step
+            tally.assign(ops.zeros_like(tally))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Read both."""
+        if logs is None:
+            return
+        optimizer = bare_optimizer(self.model.optimizer)
+        logs["learning_rate"] = float(ops.convert_to_numpy(optimizer.learning_rate))
+        tally = getattr(optimizer, "gradient_norms", None)
+        if tally is not None:
+            total, steps = ops.convert_to_numpy(tally)
+            logs["gradient_norm"] = float(total / max(steps, 1.0))
+
+
+class AveragedWeights(keras.callbacks.Callback):
+    """Let validation, and callbacks at the end of an epoch, see the averaged weights.
+
+    Training goes on with its own weights. Keras's ``SwapEMAWeights`` is meant for the same, but in
+    a run that stops early it leaves the weights of the last step in the model, and its way of
+    swapping rounds them on TensorFlow.
+    """
+
+    def __init__(self) -> None:
+        """Begin with the training's own weights in the model."""
+        super().__init__()
+        self._own_weights: list[Any] | None = None
+
+    def _pairs(self) -> list[tuple[Any, Any]]:
+        optimizer = bare_optimizer(self.model.optimizer)
+        averages = getattr(optimizer, "_model_variables_moving_average", [])
+        return list(zip(self.model.trainable_variables, averages, strict=False))
+
+    def _show_average(self) -> None:
+        if self._own_weights is None:
+            pairs = self._pairs()
+            self._own_weights = [ops.convert_to_numpy(weight) for weight, _ in pairs]
+            for weight, average in pairs:
+                weight.assign(average)
+
+    def _go_on_training(self) -> None:
+        if self._own_weights is not None:
+            for (weight, _), value in zip(self._pairs(), self._own_weights, strict=True):
+                weight.assign(value)
+            self._own_weights = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Go back to the training's own weights."""
+        self._go_on_training()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Show the averages to the callbacks that follow."""
+        self._show_average()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Show the averages to the validation."""
+        self._show_average()
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Go back to the training's own weights."""
+        self._go_on_training()
+
+
 class SampleHistory(keras.callbacks.Callback):
     """Draw a few images from the same noise every now and then, to watch the model learn.
 
-    They are drawn with the weights of that moment; an average (``ema_momentum``) takes their place
-    only after ``fit``.
+    They are drawn with the averaged weights if the parameters ask for an average
+    (``ema_momentum``), else with the weights of that moment.
 
     Attributes:
         images: for each number of finished epochs, the images drawn then, float32

@@ -167,16 +167,20 @@ def upsample(x: Any) -> Any:
     return conv(x.shape[-1])(layers.UpSampling2D(2, interpolation="nearest")(x))
 
 
-def build_unet(parameters: UNetParameters, name: str = "unet") -> keras.Model:
+def build_unet(
+    parameters: UNetParameters, learned_variance: bool = False, name: str = "unet"
+) -> keras.Model:
     """Build the network that looks at a noisy image and guesses the noise in it.
 
     Args:
         parameters: the sizes of everything.
+        learned_variance: whether it also predicts the variance of the step back.
         name: name of the Keras model.
 
     Returns:
         A functional ``keras.Model`` from ``[x_t, t]``, shapes ``(batch, height, width, channels)``
-        and ``(batch,)``, to the predicted noise, same shape as ``x_t``.
+        and ``(batch,)``, to the predicted noise, same shape as ``x_t``; with a learned variance
+        twice the channels, the second half being its logarithm.
     """
     x_t = keras.Input(parameters.image_shape, name="x_t")
     t = keras.Input((), dtype="int32", name="t")
@@ -187,8 +191,13 @@ def build_unet(parameters: UNetParameters, name: str = "unet") -> keras.Model:
     h = _up(h, skips, embedding, parameters)
 
     h = ops.silu(normalize(h, parameters.groups))
-    noise = conv(parameters.channels, scale=ALMOST_ZERO)(h)
-    return keras.Model([x_t, t], noise, name=name)
+    answer = conv(output_channels(parameters, learned_variance), scale=ALMOST_ZERO)(h)
+    return keras.Model([x_t, t], answer, name=name)
+
+
+def output_channels(parameters: UNetParameters, learned_variance: bool = False) -> int:
+    """Count the numbers that the network answers with for each pixel."""
+    return parameters.channels * (2 if learned_variance else 1)
 
 
 def _block(x: Any, embedding: Any, level: int, parameters: UNetParameters) -> Any:
@@ -260,16 +269,19 @@ def attention_parameters(width: int) -> int:
     return 2 * width + 4 * dense_parameters(width, width)
 
 
-def count_parameters(parameters: UNetParameters) -> int:
-    """Count the parameters of ``build_unet(parameters)`` without building it."""
-    return sum(parameters_by_part(parameters).values())
+def count_parameters(parameters: UNetParameters, learned_variance: bool = False) -> int:
+    """Count the parameters of the network that :func:`build_unet` builds, without building it."""
+    return sum(parameters_by_part(parameters, learned_variance).values())
 
 
-def parameters_by_part(parameters: UNetParameters) -> dict[str, int]:
+def parameters_by_part(
+    parameters: UNetParameters, learned_variance: bool = False
+) -> dict[str, int]:
     """Count the parameters of each part of the network, in the order in which an image meets them.
 
     Args:
         parameters: the sizes of everything.
+        learned_variance: whether the network also predicts the variance of the step back.
 
     Returns:
         ``{"time": …, "first": …, "down 32": …, …, "middle": …, …, "up 32": …, "last": …}``; the
@@ -285,7 +297,8 @@ def parameters_by_part(parameters: UNetParameters) -> dict[str, int]:
         **down,
         "middle": middle + attention_parameters(widths[-1]),
         **_count_up(parameters, skips),
-        "last": 2 * widths[0] + conv_parameters(widths[0], channels),
+        "last": 2 * widths[0]
+        + conv_parameters(widths[0], output_channels(parameters, learned_variance)),
     }
 
 

@@ -38,7 +38,7 @@ NEIGHBOURS = {
     ("parameters", "safe_pickle"),  # parameters may be stored in a pickle
     ("noise_schedule", "parameters"),  # a schedule is built from its parameters
     ("checkpoints", "published_weights"),  # one place for whoever looks for weights on disk
-    ("backward_sampling", "loss"),  # from the guessed noise to the guessed image (Eq. 15)
+    ("loss", "backward_sampling"),  # the variational bound compares the model's step back (Eq. 5)
 }
 # What may not be imported with the module, only inside a function that needs it.
 NOT_AT_THE_TOP = {

@@ -1,11 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import integrate, stats
 
-from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD as WORLD
-from diffusion_walkthrough.gaussian_mixture import GaussianMixture
+from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD as WORLD, GaussianMixture
 
 GRID = np.linspace(-9, 9, 60_001)
 ALPHA_BARS = [0.999, 0.9, 0.5, 0.1, 0.001]

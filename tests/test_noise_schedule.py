@@ -5,8 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from diffusion_walkthrough.noise_schedule import (
     LARGEST_BETA,
@@ -341,12 +340,16 @@ def test_a_wrong_beta_is_named_with_its_place(wrong):
         NoiseSchedule([0.1, wrong, 0.2])
 
 
-def test_the_unclipped_cosine_is_refused_and_the_remedy_works():
+def test_the_unclipped_cosine_leaves_nothing_and_the_remedy_works():
     betas = cosine_betas(1000)
-    with pytest.raises(ValueError, match=r"betas\[999\] = 1\.0 .*np\.clip\(betas, 1e-08, 0\.999\)"):
-        NoiseSchedule(betas)
+    assert NoiseSchedule(betas).signal_left == 0
     clipped = NoiseSchedule(np.clip(betas, SMALLEST_BETA, LARGEST_BETA))
     np.testing.assert_allclose(clipped.betas, make_betas("cosine", 1000))
+
+
+def test_only_the_last_beta_may_be_1():
+    with pytest.raises(ValueError, match=r"betas\[1\] = 1\.0 .*np\.clip\(betas, 1e-08, 0\.999\)"):
+        NoiseSchedule([0.1, 1.0, 0.1])
 
 
 @pytest.mark.parametrize("betas", [[], 0.1, [[0.1, 0.2]]])

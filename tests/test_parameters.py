@@ -9,11 +9,11 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from diffusion_walkthrough import parameters as parameters_module
 from diffusion_walkthrough.parameters import (
+    LOSS_NAMES,
     PREDICTION_NAMES,
     SCHEDULE_NAMES,
     VARIANCE_NAMES,
@@ -73,14 +73,12 @@ trainings = st.builds(
     ema_momentum=st.none() | betas,
     horizontal_flip=st.booleans(),
 )
-everything = st.builds(
-    DiffusionParameters,
-    schedule=schedules,
-    unet=unets(),
-    training=trainings,
-    prediction=st.sampled_from(PREDICTION_NAMES),
-    variance=st.sampled_from(VARIANCE_NAMES),
-)
+what_goes_together = st.tuples(
+    st.sampled_from(PREDICTION_NAMES), st.sampled_from(VARIANCE_NAMES), st.sampled_from(LOSS_NAMES)
+).filter(lambda names: names[1:] != ("learned", "mse"))
+everything = st.tuples(schedules, unets(), trainings, what_goes_together).filter(
+    lambda parts: (parts[0].name, parts[3][0]) != ("jsd", "noise")
+).map(lambda parts: DiffusionParameters(*parts[:3], *parts[3]))  # fmt: skip
 
 
 @pytest.fixture
@@ -122,6 +120,7 @@ def test_cifar10_is_the_papers():
         },
         "prediction": "noise",
         "variance": "fixed_large",
+        "loss": "mse",
     }
 
 
@@ -310,7 +309,7 @@ def test_json_is_readable_and_says_what_it_is(tmp_path, digits):
     path = save_parameters(digits, tmp_path / "digits.json")
     content = json.loads(path.read_text())
     assert content["format"] == "diffusion_walkthrough.parameters"
-    assert content["version"] == 1
+    assert content["version"] == 2
     assert '\n      "image_size": 8,\n' in path.read_text()
 
 
@@ -397,7 +396,8 @@ BROKEN_JSON = [
     (lambda text: text.replace("0.0001", "1e999"), "beta_start=inf"),
     (lambda text: text.replace("0.0001", "1" * 5000), "digits|beta_start"),
     (lambda text: text.replace('"beta_end"', '"beta_start"'), "'beta_start' stands in it twice"),
-    (lambda text: text.replace('"version": 1', '"version": 2'), "version=2"),
+    (lambda text: text.replace('"version": 1', '"version": 0'), "version=0"),
+    (lambda text: text.replace('"version": 1', '"version": 3'), "version=3"),
     (lambda text: text.replace('"version": 1', '"version": true'), "version=True"),
     (lambda text: text.replace("diffusion_walkthrough.", "other."), "format"),
     (lambda text: text.replace('"channels"', '"chanels"'), "Did you mean 'channels'"),
@@ -416,6 +416,35 @@ def test_a_broken_json_file_is_refused_with_its_name_and_problem(tmp_path, digit
     with pytest.raises((ValueError, TypeError), match=piece) as caught:
         load_parameters(path)
     assert "broken.json" in str(caught.value)
+
+
+def test_a_file_of_version_1_says_nothing_of_the_loss_and_means_the_mean_squared_error(
+    tmp_path, digits
+):
+    values = digits.to_dict()
+    assert values.pop("loss") == "mse"
+    path = tmp_path / "old.json"
+    path.write_text(
+        json.dumps(
+            {"format": "diffusion_walkthrough.parameters", "version": 1, "parameters": values}
+        )
+    )
+    assert load_parameters(path) == digits
+
+
+@pytest.mark.parametrize("prediction", PREDICTION_NAMES)
+def test_a_learned_variance_needs_the_bound(digits, prediction):
+    with pytest.raises(ValueError, match=r"loss='mse'.*does not depend on the variance.*'kl'"):
+        dataclasses.replace(digits, variance="learned", prediction=prediction)
+    learned = dataclasses.replace(digits, variance="learned", prediction=prediction, loss="kl")
+    assert (learned.variance, learned.loss) == ("learned", "kl")
+
+
+def test_noise_cannot_be_predicted_where_nothing_but_noise_is_left(digits):
+    jsd = ScheduleParameters("jsd", 100)
+    with pytest.raises(ValueError, match=r"prediction='noise'.*ᾱ = 0.*prediction='x_start'"):
+        dataclasses.replace(digits, schedule=jsd)
+    assert dataclasses.replace(digits, schedule=jsd, prediction="x_start").schedule == jsd
 
 
 def test_json_from_an_editor_that_marks_utf8_is_read(tmp_path, digits):

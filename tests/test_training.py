@@ -20,6 +20,7 @@ from diffusion_walkthrough.parameters import (
     UNetParameters,
 )
 from diffusion_walkthrough.training import (
+    AveragingAdam,
     DiffusionModel,
     RunProgress,
     SampleHistory,
@@ -113,14 +114,17 @@ def test_the_question_is_equation_4_and_the_mark_is_equation_14():
 
     images = digits(200)
     object.__setattr__(model, "network", remember)
-    noise, guess = model.call(images)
+    guess, x_start, x_t, t, noise = model.call(images)
+    np.testing.assert_array_equal(numpy(x_start), images)
+    np.testing.assert_array_equal(numpy(x_t), shown["x_t"])
+    np.testing.assert_array_equal(numpy(t), shown["t"])
     alpha_bar = np.cumprod(1 - model.schedule.betas)[shown["t"]].reshape(-1, 1, 1, 1)
     expected = np.sqrt(alpha_bar) * images + np.sqrt(1 - alpha_bar) * numpy(noise)
     np.testing.assert_allclose(shown["x_t"], expected, atol=1e-5)
     assert set(shown["t"]) == set(range(10)), "every step is asked for"
     assert abs(numpy(noise).mean()) < 0.05
     assert numpy(noise).std() == pytest.approx(1.0, abs=0.05)
-    loss = float(model.compute_loss(y_pred=(noise, guess)))
+    loss = float(model.compute_loss(y_pred=(guess, x_start, x_t, t, noise)))
     assert loss == pytest.approx(((numpy(noise) - 0.5 * shown["x_t"]) ** 2).mean(), rel=1e-5)
 
 
@@ -217,25 +221,156 @@ def test_the_optimizer_has_the_published_settings():
     assert optimizer.epsilon == 1e-8
     assert optimizer.global_clipnorm == 1.0
     assert optimizer.use_ema
-    assert optimizer.ema_momentum == 0.9999
+    assert optimizer.get_config()["ema_momentum"] == 0.9999
     assert not make_optimizer(with_training(ema_momentum=None).training).use_ema
 
 
-def test_the_average_starts_from_this_run_and_replaces_the_weights_after_fit():
-    """With momentum 0.5: after two steps, half of the first step's weights, half of the second's.
+def averaged_by_hand(weights, momentum):
+    """The average after each step, with the momentum that rises; ``weights`` after each step."""
+    average = weights[0]
+    for n, latest in enumerate(weights[1:], start=1):
+        share = min(momentum, (1 + n) / (10 + n))
+        average = [share * a + (1 - share) * w for a, w in zip(average, latest, strict=True)]
+    return average
 
-    An average that began from another random network (a published mistake) would miss it.
-    """
-    model = DiffusionModel(with_training(ema_momentum=0.5), seed=0)
-    model.compile()
-    after: list[list[np.ndarray]] = []
+
+def fit_and_record(model, epochs, **options):
+    """Train one step an epoch; the weights after each step, and after each epoch."""
+    after_step, after_epoch = [], []
     record = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: after.append(model.network.get_weights())
+        on_train_batch_end=lambda batch, logs: after_step.append(model.network.get_weights()),
+        on_epoch_end=lambda epoch, logs: after_epoch.append(model.network.get_weights()),
     )
-    model.fit(digits(32), epochs=2, verbose=0, callbacks=[record])  # one step an epoch
-    assert len(after) == 2
-    for first, second, final in zip(*after, model.network.get_weights(), strict=True):
-        np.testing.assert_allclose(final, (first + second) / 2, atol=1e-6)
+    model.fit(digits(32), epochs=epochs, verbose=0, callbacks=[record], **options)
+    return after_step, after_epoch
+
+
+@pytest.mark.parametrize("momentum", [0.15, 0.9999])
+def test_the_average_starts_from_this_run_and_replaces_the_weights_after_fit(momentum):
+    """An average that began from another random network (a published mistake) would miss it.
+
+    So would one with a constant momentum of 0.9999: nearly all of it would be the first step.
+    """
+    model = DiffusionModel(with_training(ema_momentum=momentum), seed=0)
+    model.compile()
+    after_step, after_epoch = fit_and_record(model, 4)
+    for found in (after_epoch[-1], model.network.get_weights()):
+        for ours, expected in zip(found, averaged_by_hand(after_step, momentum), strict=True):
+            np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_a_short_run_forgets_its_start():
+    """After 500 steps with momentum 0.9999, 95 % of a plain average would still be the start."""
+    share = np.prod([min(0.9999, (1 + n) / (10 + n)) for n in range(1, 500)])
+    assert share < 1e-9
+    optimizer = AveragingAdam(use_ema=True, ema_momentum=0.9999)
+    weight = keras.Variable(np.ones(1, "float32"))
+    optimizer.build([weight])
+    optimizer.iterations.assign(500)
+    assert float(optimizer.ema_momentum) == pytest.approx(501 / 510)
+    optimizer.iterations.assign(10**6)
+    assert float(optimizer.ema_momentum) == pytest.approx(0.9999)
+
+
+def test_training_goes_on_with_its_own_weights_while_others_see_the_average():
+    """The same losses, step by step, as a run without any averaging, validation or not."""
+    found = {}
+    for momentum in (None, 0.9):
+        model = DiffusionModel(with_training(ema_momentum=momentum), seed=0)
+        rng = np.random.default_rng(4)
+        weights = model.network.get_weights()
+        model.network.set_weights([0.1 * rng.standard_normal(w.shape) for w in weights])
+        model.compile()
+        options = {"verbose": 0, "shuffle": False, "validation_data": (digits(32),)}
+        found[momentum] = model.fit(digits(64), epochs=4, **options).history
+    np.testing.assert_allclose(found[0.9]["loss"], found[None]["loss"], rtol=1e-6)
+    assert not np.allclose(found[0.9]["val_loss"][1:], found[None]["val_loss"][1:], rtol=1e-6)
+
+
+def test_a_run_that_stops_early_still_ends_with_the_average():
+    """Where Keras's own SwapEMAWeights leaves the weights of the last step."""
+    model = DiffusionModel(with_training(ema_momentum=0.9), seed=0)
+    model.compile()
+    steps = []
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            steps.append(self.model.network.get_weights())
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 2
+
+    model.fit(digits(32), epochs=9, verbose=0, callbacks=[Stop()])
+    assert len(steps) == 3
+    expected = averaged_by_hand(steps, 0.9)
+    for ours, by_hand in zip(model.network.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(ours, by_hand, atol=1e-6)
+
+
+def test_what_the_history_draws_is_drawn_with_the_average():
+    model = DiffusionModel(with_training(ema_momentum=0.9), seed=0)
+    model.compile()
+    history = SampleHistory(every=1, n=2)
+    model.fit(digits(32), epochs=3, verbose=0, callbacks=[history])
+    np.testing.assert_array_equal(history.images[3], model.sample(2, seed=0))
+
+
+# What is logged -----------------------------------------------------------------------------------
+
+
+def test_learning_rate_and_gradient_norm_stand_in_the_history():
+    """The norm against another optimizer's steps, before clipping.
+
+    With plain gradient descent of rate 1 the weights move by exactly the gradient.
+    """
+    model = DiffusionModel(with_training(warmup_steps=4, gradient_clip=None), seed=0)
+    model.network.set_weights([np.full_like(w, 0.02) for w in model.network.get_weights()])
+    start = model.network.get_weights()
+    model.compile(keras.optimizers.SGD(1.0))
+    model.fit(digits(32), epochs=1, verbose=0)
+    moved = zip(start, model.network.get_weights(), strict=True)
+    norm = np.sqrt(sum(np.square(old - new).sum() for old, new in moved))
+
+    again = DiffusionModel(with_training(warmup_steps=4, gradient_clip=1e-4), seed=0)
+    again.network.set_weights(start)
+    again.compile()
+    history = again.fit(digits(32), epochs=3, verbose=0).history
+    assert history["gradient_norm"][0] == pytest.approx(norm, rel=1e-3)
+    assert history["learning_rate"] == pytest.approx([2e-3 * n / 4 for n in (1, 2, 3)], rel=1e-5)
+
+
+def test_the_norm_is_the_mean_over_the_epoch():
+    model = DiffusionModel(TINY, seed=0)
+    model.compile(keras.optimizers.SGD(0.0))
+    assert "gradient_norm" not in model.fit(digits(32), verbose=0).history
+    model.compile(AveragingAdam(1e-12))
+    model.fit(digits(96), epochs=2, verbose=0)
+    total, steps = numpy(model.optimizer.gradient_norms)
+    assert steps == 3, "the second epoch's three steps alone"
+    assert total > 0
+
+
+def test_the_optimizer_comes_back_from_its_config():
+    optimizer = make_optimizer(DiffusionParameters.cifar10().training)
+    optimizer.build([keras.Variable(np.ones(2, "float32"))])
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(again) is AveragingAdam
+    assert again.get_config() == optimizer.get_config()
+
+
+def test_tensorboard_gets_the_loss_the_learning_rate_and_the_norm(tmp_path):
+    pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("Keras writes TensorBoard's files through TensorFlow")
+    from tensorflow.compat.v1 import train
+
+    model = DiffusionModel(TINY, seed=0)
+    model.compile()
+    model.fit(digits(64), epochs=2, verbose=0, callbacks=[keras.callbacks.TensorBoard(tmp_path)])
+    events = [e for file in tmp_path.glob("train/*v2") for e in train.summary_iterator(str(file))]
+    tags = [value.tag for event in events for value in event.summary.value]
+    for tag in ("epoch_loss", "epoch_learning_rate", "epoch_gradient_norm"):
+        assert tags.count(tag) == 2, tag
 
 
 class Batches(keras.utils.PyDataset):
@@ -326,13 +461,14 @@ def test_weights_of_the_images_count():
     model = DiffusionModel(TINY)
     noise, guess = np.ones((2, 8, 8, 1), "float32"), np.zeros((2, 8, 8, 1), "float32")
     guess[1] = -1.0  # errors 1 and 4
-    weighted = model.compute_loss(y_pred=(noise, guess), sample_weight=np.array([2.0, 0.5]))
+    asked = (guess, noise, noise, np.zeros(2, "int32"), noise)
+    weighted = model.compute_loss(y_pred=asked, sample_weight=np.array([2.0, 0.5]))
     assert float(weighted) == pytest.approx((2 * 1 + 0.5 * 4) / 2)
 
 
 @pytest.mark.parametrize("option", [{"loss": "mse"}, {"metrics": ["mae"]}])
 def test_a_loss_or_metric_that_would_never_be_asked_is_refused(option):
-    with pytest.raises(ValueError, match=r"Eq\. 14"):
+    with pytest.raises(ValueError, match=r"marks its network's answers itself.*loss='kl'"):
         DiffusionModel(TINY).compile(**option)
 
 
@@ -367,7 +503,8 @@ def test_a_sampler_gets_the_variance_of_the_model_unless_it_has_its_own():
         told.append(variance)
         return np.zeros(shape, "float32")
 
-    def passing_on(denoise, schedule, shape, **options):
+    def passing_on(denoise, schedule, shape, prediction, **options):
+        assert prediction == "noise"
         return sampler(denoise, schedule, shape, **options)
 
     model = DiffusionModel(dataclasses.replace(TINY, variance="fixed_large"))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffusion_walkthrough.classroom.exercises import show_solution
-from diffusion_walkthrough.classroom.exercises import unet as ask
+from diffusion_walkthrough.classroom.exercises import show_solution, unet as ask
 
 CHECKS = [
     ask.check_convolution,

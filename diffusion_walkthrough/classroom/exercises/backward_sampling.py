@@ -12,9 +12,9 @@ from diffusion_walkthrough.classroom.exercises.verdicts import (
     call,
     mark,
     same_numbers,
+    show_solution as show_solution,
     unanswered,
 )
-from diffusion_walkthrough.classroom.exercises.verdicts import show_solution as show_solution
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 
 

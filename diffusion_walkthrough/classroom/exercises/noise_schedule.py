@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_walkthrough.classroom.exercises.verdicts import Verdict, call, mark
-from diffusion_walkthrough.classroom.exercises.verdicts import show_solution as show_solution
+from diffusion_walkthrough.classroom.exercises.verdicts import (
+    Verdict,
+    call,
+    mark,
+    show_solution as show_solution,
+)
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 
 

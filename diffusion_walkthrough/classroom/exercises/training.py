@@ -7,8 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_walkthrough.classroom.exercises.verdicts import Verdict, call, mark, unanswered
-from diffusion_walkthrough.classroom.exercises.verdicts import show_solution as show_solution
+from diffusion_walkthrough.classroom.exercises.verdicts import (
+    Verdict,
+    call,
+    mark,
+    show_solution as show_solution,
+    unanswered,
+)
 
 
 def check_steps(attempt: Any) -> Verdict:
