@@ -66,6 +66,19 @@ def test_the_same_weights_give_the_same_output(parameters, tmp_path):
     assert error < TOLERANCE
 
 
+def test_a_learned_variance_doubles_the_channels_in_both(tmp_path):
+    theirs = networks.random_network(networks.configuration(TINY, learned_variance=True))
+    theirs.save_pretrained(tmp_path)
+    ours = build_unet(TINY, learned_variance=True)
+    load_published_weights(ours, tmp_path)
+    x_t, t = networks.inputs(TINY)
+    expected = networks.their_output(theirs, x_t, t)
+    assert expected.shape == (4, 8, 8, 2)
+    assert networks.relative_error(networks.our_output(ours, x_t, t), expected) < TOLERANCE
+    with pytest.raises(ValueError, match=r"conv_out.weight has shape .*learned variance doubles"):
+        load_published_weights(build_unet(TINY), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("parameters", "count"),
     [(CIFAR10, 35_746_307), (DiffusionParameters.celeba_hq_256().unet, 113_673_219)],
