@@ -173,8 +173,8 @@ def discretized_gaussian_log_likelihood(
         levels: how many values a pixel can have: 256 for photographs, 17 for the 8×8 digits.
 
     Returns:
-        float32, the shape of ``x``, in nats; never below log(1e-12). Right to 1e-3 for levels
-        within 4 standard deviations of the mean; in float32, the tails beyond are coarse.
+        float32, the shape of ``x``, in nats; never below log(1e-12). The probability itself is
+        right to 5e-7, as float32 goes: what is much rarer than that comes out coarse.
     """
     x, mean = as_float32(x), as_float32(mean)
     half_bin = 1.0 / (levels - 1)

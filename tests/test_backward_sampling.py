@@ -5,18 +5,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from keras import ops
+from keras.random import SeedGenerator
 from scipy.stats import energy_distance
 
 from diffusion_walkthrough import backward_sampling
 from diffusion_walkthrough.backward_sampling import (
     fixed_variance,
+    interpolate,
     optimal_denoiser,
     p_mean_variance,
     p_sample,
     p_sample_loop,
     p_sample_loop_progressive,
     p_sample_loop_trajectory,
+    predict_from_x_start,
+    predict_x_start,
 )
+from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.gaussian_mixture import GaussianMixture
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 
@@ -421,6 +426,196 @@ def test_memory_does_not_grow_with_the_gradients_of_the_walk():
     weight = keras.Variable(0.25)
     x = p_sample_loop(lambda x_t, t: weight * x_t, FEW, (2, 2), seed=0)
     assert not getattr(x, "requires_grad", False)
+
+
+# What is predicted ------------------------------------------------------------------------------
+
+# Five corners of a cube, far enough apart for the last step to know them.
+POINTS = 0.8 * np.array([[-1, -1, -1], [1, 1, -1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]], "float32")
+PREDICTIONS = ("noise", "x_start", "x_prev")
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_prediction_is_the_clean_image_in_other_words(prediction):
+    """Against the formulas written out: Eq. 4 solved for the noise, Eq. 7's mean."""
+    rng = np.random.default_rng(0)
+    x_start, x_t = rng.standard_normal((2, 6, 4))
+    t = np.array([0, 1, 5, 10, 18, 19])
+    betas = make_betas("linear", 20)
+    bar = np.cumprod(1 - betas)
+    before, now = np.append(1, bar)[t][:, None], bar[t][:, None]
+    beta = betas[t][:, None]
+    mean = np.sqrt(before) * beta * x_start + np.sqrt(1 - beta) * (1 - before) * x_t
+    answer = {
+        "noise": (x_t - np.sqrt(now) * x_start) / np.sqrt(1 - now),
+        "x_start": x_start,
+        "x_prev": mean / (1 - now),
+    }[prediction]
+    found = predict_from_x_start(FEW, tensor(x_t), steps(*t), tensor(x_start), prediction)
+    np.testing.assert_allclose(numpy(found), answer, rtol=1e-4, atol=1e-5)
+    found = predict_x_start(FEW, tensor(x_t), steps(*t), tensor(answer), prediction)
+    # √(1/ᾱ) is 1e4 at the last step: float32 cannot solve for the image there.
+    np.testing.assert_allclose(numpy(found)[:4], x_start[:4], atol=2e-3)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "jsd"])
+def test_all_predictions_of_the_exact_denoiser_draw_the_same_images(schedule):
+    schedule = NoiseSchedule(make_betas(schedule, 20))
+    drawn = {}
+    for prediction in PREDICTIONS[schedule.signal_left == 0 :]:
+        denoise = optimal_denoiser(POINTS, schedule, prediction)
+        options = {"seed": 4, "prediction": prediction}
+        drawn[prediction] = numpy(p_sample_loop(denoise, schedule, (7, 3), **options))
+        nearest = np.abs(drawn[prediction][:, None] - POINTS).max(-1).min(-1)
+        np.testing.assert_allclose(nearest, 0, atol=1e-3)
+    for other in drawn.values():
+        np.testing.assert_allclose(other, drawn["x_start"], atol=1e-3)
+
+
+def test_noise_cannot_be_predicted_where_nothing_is_left_of_the_image():
+    schedule = NoiseSchedule(make_betas("jsd", 20))
+    for refused in (
+        lambda: p_sample_loop(never, schedule, (2, 3)),
+        lambda: p_mean_variance(quarter, schedule, POINTS, steps(*[3] * 5)),
+        lambda: optimal_denoiser(POINTS, schedule),
+    ):
+        with pytest.raises(ValueError, match=r"'noise' cannot be used .*ᾱ = 0.*Predict 'x_start'"):
+            refused()
+
+
+def test_an_unknown_prediction_is_refused_before_any_work():
+    with pytest.raises(ValueError, match=r"prediction = 'epsilon' must be one of \('noise'"):
+        p_sample_loop(never, FEW, (2, 2), prediction="epsilon")
+
+
+# A learned variance -----------------------------------------------------------------------------
+
+
+def test_a_learned_variance_is_taken_from_the_second_half_of_the_channels():
+    x_t = np.random.default_rng(0).standard_normal((3, 2, 2, 2))
+    log_variance = np.random.default_rng(1).uniform(-6, 0, x_t.shape)
+    answer = np.concatenate([0.25 * x_t, log_variance], axis=-1)
+    t, z = steps(4, 1, 0), np.ones_like(x_t)
+    step = p_mean_variance(says(answer), FEW, tensor(x_t), t, "learned", clip=False)
+    fixed = p_mean_variance(says(0.25 * x_t), FEW, tensor(x_t), t, clip=False)
+    np.testing.assert_allclose(numpy(step.mean), numpy(fixed.mean), atol=1e-6)
+    np.testing.assert_allclose(numpy(step.log_variance), log_variance, atol=1e-6)
+    np.testing.assert_allclose(numpy(step.variance), np.exp(log_variance), rtol=1e-5)
+    moved = numpy(p_sample(says(answer), FEW, tensor(x_t), t, tensor(z), "learned", clip=False))
+    moved -= numpy(step.mean)
+    np.testing.assert_allclose(moved[:2], np.exp(log_variance / 2)[:2], rtol=1e-3)
+    np.testing.assert_allclose(moved[2], 0, atol=1e-6)
+
+
+def test_an_answer_that_does_not_fit_the_variance_is_refused():
+    x_t, t = tensor(np.zeros((2, 4, 4, 1))), steps(1, 2)
+    with pytest.raises(ValueError, match=r"needs an answer with 2 channels.*\(2, 4, 4, 1\)"):
+        p_mean_variance(says(np.zeros((2, 4, 4, 1))), FEW, x_t, t, "learned")
+    with pytest.raises(ValueError, match=r"shape \(2, 4, 4, 2\).*needs variance='learned'"):
+        p_mean_variance(says(np.zeros((2, 4, 4, 2))), FEW, x_t, t)
+
+
+# Part of the way, and noise in common ------------------------------------------------------------
+
+
+def test_a_walk_can_start_half_way():
+    """From x_t of known points, with the exact denoiser: back to the points."""
+    t = 9
+    noisy = q_sample(FEW, POINTS, steps(*[t] * 5), np.random.default_rng(0).normal(size=(5, 3)))
+    stops = list(
+        p_sample_loop_progressive(
+            optimal_denoiser(POINTS, FEW), FEW, (5, 3), x_T=noisy, steps=t + 1, seed=0
+        )
+    )
+    assert [stop.steps_left for stop in stops] == list(range(10, -1, -1))
+    found = numpy(stops[-1].x)
+    np.testing.assert_allclose(np.abs(found[:, None] - POINTS).max(-1).min(-1), 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("shared", [None, 0, 1, 7, 20])
+def test_images_are_alike_as_long_as_they_share_their_noise(shared):
+    journey = p_sample_loop_progressive(quarter, FEW, (3, 4), seed=1, shared_noise_steps=shared)
+    for left, x, _ in journey:
+        spread = np.ptp(numpy(x), axis=0).max()
+        walked = 20 - left
+        if shared is None or walked > shared:
+            assert spread > 1e-3
+        else:
+            assert spread == 0
+
+
+def test_predictions_on_the_way_can_be_kept():
+    left, pictures = p_sample_loop_trajectory(
+        optimal_denoiser(POINTS, FEW), FEW, (2, 3), seed=0, stops=5, x_start=True
+    )
+    assert left == [19, 14, 10, 5, 0]
+    np.testing.assert_allclose(pictures[0], np.tile(POINTS.mean(0), (2, 1)), atol=0.05)
+    assert np.abs(pictures[-1][:, None] - POINTS).max(-1).min(-1).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0, "x_T": np.zeros((2, 2))}, r"steps = 0 must lie in 1 … 20"),
+        ({"steps": 21, "x_T": np.zeros((2, 2))}, r"steps = 21 must lie in 1 … 20"),
+        ({"steps": 5}, r"steps = 5 of 20 .* pass them as x_T"),
+        ({"shared_noise_steps": 21}, r"shared_noise_steps = 21 must lie in 0 … 20"),
+        ({"shared_noise_steps": -1}, r"shared_noise_steps = -1 must lie in 0 … 20"),
+    ],
+)
+def test_a_walk_that_cannot_be_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        p_sample_loop(never, FEW, (2, 2), **options)
+
+
+# Interpolation ------------------------------------------------------------------------------------
+
+
+def test_the_ends_of_an_interpolation_are_the_two_images():
+    found = numpy(interpolate(optimal_denoiser(POINTS, FEW), FEW, POINTS[0], POINTS[3], 2, seed=0))
+    assert found.shape == (6, 3)
+    np.testing.assert_allclose(found[0], POINTS[0], atol=1e-3)
+    np.testing.assert_allclose(found[-1], POINTS[3], atol=1e-3)
+
+
+def test_the_noisy_images_are_mixed_each_with_noise_of_its_own():
+    """Not the clean ones before the noise (a published mistake): the mixed noise has less variance.
+
+    With a denoise function that takes away nothing of it, what comes out is a multiple of x_t.
+    """
+    zeros, ones = np.zeros(40_000, "float32"), np.ones(40_000, "float32")
+    weights = [0.0, 0.25, 0.5, 1.0]
+    mixed = numpy(backward_sampling._mixed(FEW, zeros, ones, 12, weights, SeedGenerator(0)))
+    alpha_bar = FEW.alphas_cumprod[12]
+    for row, share in zip(mixed, weights, strict=True):
+        assert row.mean() == pytest.approx(np.sqrt(alpha_bar) * share, abs=0.02)
+        expected = (1 - alpha_bar) * ((1 - share) ** 2 + share**2)
+        assert row.var() == pytest.approx(expected, rel=0.03)
+
+
+def test_an_interpolation_repeats_with_its_seed_and_parts_with_noise_of_its_own():
+    draw = lambda **options: numpy(  # noqa: E731
+        interpolate(quarter, FEW, POINTS[0], POINTS[1], 15, [0.5, 0.5], **options)
+    )
+    np.testing.assert_array_equal(draw(seed=1), draw(seed=1))
+    np.testing.assert_array_equal(draw(seed=1)[0], draw(seed=1)[1])
+    own = draw(seed=1, shared_noise_steps=None)
+    assert np.abs(own[0] - own[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_2": np.zeros(4)}, r"image_1 has shape \(3,\) and image_2 \(4,\)"),
+        ({"t": 20}, r"t = 20 must lie in 0 … 19"),
+        ({"weights": [0.5, 1.5]}, r"weights = .* numbers from 0 to 1"),
+        ({"weights": []}, r"weights = .* numbers from 0 to 1"),
+    ],
+)
+def test_an_interpolation_that_cannot_be_is_refused(change, message):
+    arguments = {"image_1": POINTS[0], "image_2": POINTS[1], "t": 3, **change}
+    with pytest.raises(ValueError, match=message):
+        interpolate(never, FEW, **arguments)
 
 
 # Errors ----------------------------------------------------------------------------------------

@@ -2,20 +2,27 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings, strategies as st
 from keras import ops
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
+from diffusion_walkthrough.backward_sampling import p_mean_variance
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.forward_diffusion import q_posterior_mean_variance, q_sample
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD as WORLD
 from diffusion_walkthrough.loss import (
+    bits_per_dim,
+    discretized_gaussian_log_likelihood,
     mean_per_image,
     noise_prediction_loss,
     normal_kl,
     predict_noise_from_x_start,
     predict_x_start_from_noise,
+    prior_bits_per_dim,
+    training_losses,
+    variational_bound_terms,
     variational_weight,
 )
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+from diffusion_walkthrough.parameters import PREDICTION_NAMES
 
 SCHEDULE = NoiseSchedule(make_betas("linear", 1000))
 ALL_T = np.arange(1000, dtype="int32")
@@ -397,3 +404,280 @@ def test_noise_of_another_shape_is_refused():
     images, noise, t = images_and_noise(4)
     with pytest.raises(ValueError, match="noise has shape"):
         noise_prediction_loss(lambda x_t, t: x_t, SCHEDULE, images, t, noise[:1])
+
+
+# The decoder ------------------------------------------------------------------------------------
+
+
+def levels_of(levels):
+    return np.linspace(-1, 1, levels)
+
+
+def edges_of(levels):
+    """The borders between the bins, with the outermost at infinity."""
+    x = levels_of(levels)
+    return np.concatenate([[-np.inf], (x[1:] + x[:-1]) / 2, [np.inf]])
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+@pytest.mark.parametrize("mean", [-1.2, -0.31, 0.0, 0.7, 1.0])
+@pytest.mark.parametrize("scale", [0.005, 0.05, 1.5])
+def test_the_probabilities_of_all_levels_sum_to_1(levels, mean, scale):
+    x = tensor(levels_of(levels))
+    found = discretized_gaussian_log_likelihood(x, mean, np.log(scale), levels)
+    assert np.exp(numpy(found)).sum() == pytest.approx(1, abs=2e-5)
+
+
+@pytest.mark.parametrize("levels", [17, 256])
+@pytest.mark.parametrize(("mean", "scale"), [(0.2, 0.01), (-0.9, 0.03), (0.1, 0.4), (0.97, 0.02)])
+def test_each_level_has_the_area_that_scipy_finds_in_its_bin(levels, mean, scale):
+    x, edges = levels_of(levels), edges_of(levels)
+    found = numpy(discretized_gaussian_log_likelihood(tensor(x), mean, np.log(scale), levels))
+    expected = np.diff(stats.norm.cdf(edges, mean, scale))
+    assert expected.max() > 0.005
+    np.testing.assert_allclose(np.exp(found), expected, atol=5e-7)
+    assert found.min() >= np.log(1e-12) - 1e-4, "a pixel far off costs much, not infinity"
+
+
+def test_both_tails_are_equally_exact():
+    """Near 1 float32 has fewer digits than near 0, so the right side is folded to the left."""
+    z = np.linspace(0.1, 4, 40)
+    left = numpy(discretized_gaussian_log_likelihood(tensor(-0.01 * z), 0.0, np.log(0.01)))
+    right = numpy(discretized_gaussian_log_likelihood(tensor(0.01 * z), 0.0, np.log(0.01)))
+    np.testing.assert_allclose(left, right, rtol=1e-6)
+
+
+# The bound, in a world where all of it can be integrated ----------------------------------------
+
+LEVELS = 256
+GREY = levels_of(LEVELS)
+MASSES = np.diff(WORLD.cdf(edges_of(LEVELS)))
+ENTROPY = -(MASSES * np.log2(MASSES)).sum()  # bits: no code can do with less on average
+
+
+def exact_denoiser(schedule):
+    """The best guess of the noise if the data are the grey levels with their probabilities."""
+
+    def denoise(x_t, t):
+        x_t = numpy(x_t).astype(np.float64)
+        alpha_bar = schedule.alphas_cumprod[numpy(t)][:, None]
+        squares = (x_t - np.sqrt(alpha_bar) * GREY) ** 2 / (2 * (1 - alpha_bar))
+        x_start = special.softmax(np.log(MASSES) - squares, axis=1) @ GREY[:, None]
+        return tensor((x_t - np.sqrt(alpha_bar) * x_start) / np.sqrt(1 - alpha_bar))
+
+    return denoise
+
+
+def step_back(schedule, x_t, t, variance):
+    """Mean and standard deviation of the model's step back, in float64."""
+    step = p_mean_variance(
+        exact_denoiser(schedule),
+        schedule,
+        tensor(x_t[:, None]),
+        np.full(len(x_t), t, dtype="int32"),
+        variance,
+    )
+    return numpy(step.mean)[:, 0].astype(np.float64), np.exp(numpy(step.log_variance).flat[0] / 2)
+
+
+def likelihood_by_integration(schedule, variance):
+    """Bits that the model needs for each level: its chain of bells, integrated on a grid."""
+    grid, gap = np.linspace(-4.5, 4.5, 1500, retstep=True)
+    density = stats.norm.pdf(grid)
+    for t in reversed(range(len(schedule))):
+        mean, deviation = step_back(schedule, grid, t, variance)
+        if t:
+            kernel = stats.norm.pdf((grid - mean[:, None]) / deviation) / deviation
+            density = (gap * density) @ kernel
+    areas = np.diff(stats.norm.cdf((edges_of(LEVELS) - mean[:, None]) / deviation), axis=1)
+    return -np.log2((gap * density) @ areas)
+
+
+def grey_values(n):
+    return np.random.default_rng(0).choice(GREY, p=MASSES, size=(n, 1)).astype("float32")
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+def test_the_bound_lies_above_the_likelihood_found_by_integration(variance):
+    schedule = NoiseSchedule(make_betas("linear", 50))
+    exact = likelihood_by_integration(schedule, variance)
+    assert np.exp2(-exact).sum() == pytest.approx(1, abs=1e-3)
+    assert ENTROPY < (MASSES * exact).sum() < ENTROPY + 0.15
+    bound = bits_per_dim(
+        exact_denoiser(schedule), schedule, grey_values(2000), seed=0, variance=variance
+    )
+    error = bound.total.std() / np.sqrt(2000)
+    assert bound.total.mean() > (MASSES * exact).sum() - 3 * error
+
+
+def test_with_many_steps_the_bound_comes_down_to_the_entropy_of_the_data():
+    schedule = NoiseSchedule(make_betas("linear", 200))
+    bound = bits_per_dim(
+        exact_denoiser(schedule), schedule, grey_values(1500), seed=0, variance="fixed_large"
+    )
+    error = bound.total.std() / np.sqrt(1500)
+    assert error < 0.07
+    assert ENTROPY - 3 * error < bound.total.mean() < ENTROPY + 0.2 + 3 * error
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+@pytest.mark.parametrize("t", [0, 1, 5, 20, 49])
+def test_each_term_is_what_integration_over_x_t_finds(t, variance):
+    """E over x_0 and x_t of the KL divergence, or of minus the log probability at t = 0."""
+    schedule = NoiseSchedule(make_betas("linear", 50))
+    values = grey_values(20_000)
+    step = np.full(len(values), t, dtype="int32")
+    x_t = q_sample(schedule, values, step, draws(values.shape, 3))
+    model = p_mean_variance(exact_denoiser(schedule), schedule, x_t, step, variance)
+    found = numpy(variational_bound_terms(schedule, values, x_t, step, model))
+
+    grid, gap = np.linspace(-5, 5, 4001, retstep=True)
+    mean, deviation = step_back(schedule, grid, t, variance)
+    alpha_bar = schedule.alphas_cumprod[t]
+    likely = stats.norm.pdf(grid[:, None], np.sqrt(alpha_bar) * GREY, np.sqrt(1 - alpha_bar))
+    if t == 0:
+        areas = np.diff(stats.norm.cdf((edges_of(LEVELS) - mean[:, None]) / deviation), axis=1)
+        cost = -np.log(np.maximum(areas, 1e-12))
+    else:
+        coef1, coef2 = schedule.posterior_mean_coef1[t], schedule.posterior_mean_coef2[t]
+        true, spread = coef1 * GREY + coef2 * grid[:, None], np.sqrt(schedule.posterior_variance[t])
+        cost = np.log(deviation / spread) - 0.5
+        cost = cost + (spread**2 + (true - mean[:, None]) ** 2) / (2 * deviation**2)
+    expected = gap * (likely * cost).sum(0) @ MASSES / np.log(2)
+    assert found.mean() == pytest.approx(expected, abs=4 * found.std() / np.sqrt(len(found)) + 1e-4)
+
+
+# Bits per dimension -------------------------------------------------------------------------------
+
+
+def test_golden_prior():
+    """7.3e-6 bits/dim for the published schedule, where the data have a mean square of 0.25."""
+    x_start = np.full((3, 4, 4, 1), 0.5, "float32")
+    found = numpy(prior_bits_per_dim(SCHEDULE, x_start))
+    np.testing.assert_allclose(found, 7.3e-6, atol=5e-8)
+
+
+def test_the_prior_is_what_integration_finds():
+    short = NoiseSchedule(make_betas("linear", 10, scaled=False))  # far from pure noise
+    alpha_bar = short.alphas_cumprod[-1]
+    expected = kl_by_integration(np.sqrt(alpha_bar) * 0.8, np.log(1 - alpha_bar), 0.0, 0.0)
+    found = numpy(prior_bits_per_dim(short, np.full((2, 3), 0.8, "float32")))
+    np.testing.assert_allclose(found, expected / np.log(2), rtol=1e-5)
+
+
+def test_the_parts_add_up_for_each_image_in_batches_of_any_size():
+    schedule = NoiseSchedule(make_betas("cosine", 10))
+    images = load_images("digits")[0][:7]
+    always_zero = lambda x_t, t: ops.zeros_like(x_t)  # noqa: E731
+    found = bits_per_dim(always_zero, schedule, images, levels=17, batch_size=3, seed=0)
+    assert found.terms.shape == found.x_start_errors.shape == (7, 10)
+    assert found.total.shape == found.prior.shape == (7,)
+    np.testing.assert_allclose(found.total, found.prior + found.terms.sum(1), rtol=1e-6)
+    again = bits_per_dim(always_zero, schedule, images, levels=17, batch_size=3, seed=0)
+    np.testing.assert_array_equal(found.total, again.total)
+    whole = bits_per_dim(always_zero, schedule, np.tile(images, (40, 1, 1, 1)), levels=17, seed=1)
+    assert found.total.mean() == pytest.approx(whole.total.mean(), rel=0.2)
+
+
+def test_the_error_curve_is_that_of_the_guessed_image():
+    """Always answering 0 guesses x_t / √ᾱ, held within [-1, 1]."""
+    schedule = NoiseSchedule(make_betas("linear", 20))
+    images = np.zeros((500, 4), "float32")
+    found = bits_per_dim(lambda x_t, t: 0 * x_t, schedule, images, levels=17, seed=0)
+    ratio = np.sqrt((1 - schedule.alphas_cumprod) / schedule.alphas_cumprod)
+    inside = lambda r: stats.norm.expect(lambda z: min((r * z) ** 2, 1.0), lb=-9, ub=9)  # noqa: E731
+    expected = [inside(ratio[t]) for t in (0, 3, 10, 19)]
+    np.testing.assert_allclose(found.x_start_errors.mean(0)[[0, 3, 10, 19]], expected, rtol=0.1)
+
+
+def test_progress_is_shown_when_asked_for(capsys):
+    schedule = NoiseSchedule(make_betas("linear", 4))
+    images = np.zeros((2, 3), "float32")
+    bits_per_dim(lambda x_t, t: x_t, schedule, images, levels=17)
+    assert capsys.readouterr().out == ""
+    bits_per_dim(lambda x_t, t: x_t, schedule, images, levels=17, batch_size=1, progress=True)
+    assert "8/8" in capsys.readouterr().out
+
+
+def test_images_that_are_on_no_level_are_refused():
+    schedule = NoiseSchedule(make_betas("linear", 4))
+    for value in (0.03, 1.25, np.nan):
+        with pytest.raises(ValueError, match=r"a pixel has the value .* none of the 17 levels"):
+            bits_per_dim(lambda x_t, t: x_t, schedule, np.full((1, 2), value), levels=17)
+
+
+# What the network is trained for ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction", PREDICTION_NAMES)
+def test_the_right_answer_costs_nothing(prediction):
+    x_start, noise, _ = images_and_noise(16)
+    t = np.arange(0, 960, 60, dtype="int32")
+    x_t = q_sample(SCHEDULE, x_start, t, noise)
+    column = lambda table: table[t].reshape(-1, 1, 1, 1)  # noqa: E731
+    answer = {
+        "noise": noise,
+        "x_start": x_start,
+        "x_prev": column(SCHEDULE.posterior_mean_coef1) * numpy(x_start)
+        + column(SCHEDULE.posterior_mean_coef2) * numpy(x_t),
+    }[prediction]
+    given = (SCHEDULE, x_start, x_t, t, noise)
+    found = numpy(training_losses(answer, *given, prediction=prediction))
+    np.testing.assert_allclose(found, 0, atol=1e-10)
+    found = numpy(training_losses(numpy(answer) + 0.5, *given, prediction=prediction))
+    np.testing.assert_allclose(found, 0.25, rtol=1e-4)
+    bound = numpy(training_losses(answer, *given, prediction=prediction, loss="kl"))
+    np.testing.assert_allclose(bound[1:], 0, atol=2e-5)
+    assert bound[0] > 0.1, "the last step has to name the grey level"
+
+
+def test_the_mean_squared_error_of_the_noise_is_the_simple_loss():
+    x_start, noise, _ = images_and_noise(16)
+    t = np.arange(0, 960, 60, dtype="int32")
+    denoise = lambda x_t, t: 0.7 * x_t  # noqa: E731
+    simple = noise_prediction_loss(denoise, SCHEDULE, x_start, t, noise)
+    x_t = q_sample(SCHEDULE, x_start, t, noise)
+    ours = training_losses(0.7 * numpy(x_t), SCHEDULE, x_start, x_t, t, noise)
+    np.testing.assert_allclose(numpy(ours), numpy(simple), rtol=1e-6)
+
+
+def test_the_bound_as_a_loss_is_the_weighted_error_of_the_noise():
+    """Eq. 12: with the small variance, L_t is the weight times the squared error, in bits."""
+    x_start, noise, _ = images_and_noise(16)
+    t = np.arange(1, 961, 60, dtype="int32")
+    x_t = q_sample(SCHEDULE, x_start, t, noise)
+    answer = numpy(noise) + 0.1 * numpy(draws(noise.shape, 9))
+    found = training_losses(answer, SCHEDULE, x_start, x_t, t, noise, loss="kl")
+    squared = numpy(training_losses(answer, SCHEDULE, x_start, x_t, t, noise))
+    expected = numpy(variational_weight(SCHEDULE, t)) * squared / np.log(2)
+    np.testing.assert_allclose(numpy(found), expected, rtol=2e-3)
+
+
+def test_a_learned_variance_is_best_where_it_is_the_true_one():
+    x_start, noise, _ = images_and_noise(16)
+    t = np.full(16, 300, dtype="int32")
+    x_t = q_sample(SCHEDULE, x_start, t, noise)
+    true = SCHEDULE.posterior_log_variance_clipped[300]
+    costs = {}
+    for shift in (-1.0, 0.0, 1.0):
+        log_variance = np.full(noise.shape, true + shift, "float32")
+        answer = np.concatenate([numpy(noise), log_variance], axis=-1)
+        options = {"variance": "learned", "loss": "kl"}
+        found = training_losses(answer, SCHEDULE, x_start, x_t, t, noise, **options)
+        costs[shift] = numpy(found).mean() * np.log(2)
+    assert costs[0.0] == pytest.approx(0, abs=1e-5)
+    for shift in (-1.0, 1.0):  # ½ (shift + e^(-shift) - 1), the KL of two variances
+        assert costs[shift] == pytest.approx(0.5 * (shift + np.exp(-shift) - 1), rel=1e-3)
+
+
+def test_wrong_names_and_what_cannot_be_learned_are_refused():
+    x_start, noise, _ = images_and_noise(2)
+    given = (noise, SCHEDULE, x_start, noise, np.zeros(2, "int32"), noise)
+    with pytest.raises(ValueError, match=r"loss = 'vlb' must be one of .*'mse', 'kl'"):
+        training_losses(*given, loss="vlb")
+    with pytest.raises(ValueError, match=r"'mse' says nothing about a variance.*'kl'"):
+        training_losses(*given, variance="learned")
+    with pytest.raises(ValueError, match=r"needs an answer with 2 channels"):
+        training_losses(*given, variance="learned", loss="kl")
+    with pytest.raises(ValueError, match=r"prediction = 'velocity' must be one of"):
+        training_losses(*given, prediction="velocity")

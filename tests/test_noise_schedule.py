@@ -16,7 +16,11 @@ from diffusion_walkthrough.noise_schedule import (
     linear_betas,
     make_betas,
 )
-from diffusion_walkthrough.parameters import DiffusionParameters, ScheduleParameters
+from diffusion_walkthrough.parameters import (
+    SCHEDULE_NAMES,
+    DiffusionParameters,
+    ScheduleParameters,
+)
 
 COLUMNS = (
     "betas",
@@ -91,6 +95,55 @@ def test_log_variances_are_the_published_ones(linear):
     assert small[:3] == pytest.approx([-9.8167251, -9.8167251, -9.3671215], abs=5e-8)
     large = np.log(np.append(linear.posterior_variance[1], linear.betas[1:]))
     assert large[:3] == pytest.approx([-9.8167251, -9.0286864, -8.8750128], abs=5e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("quad", 7.3341e-4), ("warmup10", 4.614e-9), ("warmup50", 2.606e-7), ("const", 1.683e-9)],
+)
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_other_schedules_end_at_the_published_values(name, left, scaled):
+    schedule = NoiseSchedule(make_betas(name, 1000, scaled=scaled))
+    assert schedule.alphas_cumprod[-1] == pytest.approx(left, rel=2e-4)
+
+
+def test_jsd_takes_away_the_same_share_of_the_image_in_each_step_and_leaves_nothing():
+    betas = make_betas("jsd", 8)
+    np.testing.assert_allclose(betas, [1 / 8, 1 / 7, 1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2, 1])
+    schedule = NoiseSchedule(betas)
+    np.testing.assert_allclose(schedule.alphas_cumprod, np.arange(7, -1, -1) / 8, atol=1e-15)
+    assert schedule.alphas_cumprod[-1] == schedule.signal_left == schedule.snr[-1] == 0
+    assert schedule.log_snr[-1] == -np.inf
+    assert schedule.sqrt_recip_alphas_cumprod[-1] == np.inf
+    for table in ("posterior_variance", "posterior_mean_coef1", "posterior_mean_coef2"):
+        assert np.isfinite(getattr(schedule, table)).all()
+    assert schedule.posterior_mean_coef2[-1] == 0, "what is pure noise tells nothing"
+
+
+def test_the_others_rise_as_their_names_say():
+    start, end, T = 1e-4, 0.02, 1000
+    quad, sigmoid = make_betas("quad", T), make_betas("sigmoid", T)
+    np.testing.assert_allclose(np.diff(np.sqrt(quad)), (end**0.5 - start**0.5) / (T - 1))
+    middle = (start + end) / 2
+    np.testing.assert_allclose(sigmoid + sigmoid[::-1], 2 * middle)  # symmetrical about its middle
+    assert sigmoid[0] == pytest.approx(start, rel=0.6)
+    assert sigmoid[-1] == pytest.approx(end, rel=0.003)
+    steepest = np.argmax(np.diff(sigmoid))
+    assert abs(steepest - T / 2) <= 1
+    for name, rising in (("warmup10", 100), ("warmup50", 500), ("const", 0)):
+        betas = make_betas(name, T)
+        np.testing.assert_allclose(betas[rising:], end)
+        if rising:
+            np.testing.assert_allclose(betas[:rising], linear_betas(rising, start, end))
+
+
+@pytest.mark.parametrize("name", SCHEDULE_NAMES)
+@pytest.mark.parametrize("timesteps", [1, 2, 3, 50, 4000])
+def test_every_schedule_has_tables_for_any_length(name, timesteps):
+    schedule = NoiseSchedule(make_betas(name, timesteps))
+    assert len(schedule) == timesteps
+    for table in ("posterior_log_variance_clipped", "posterior_mean_coef1", "sqrt_alphas_cumprod"):
+        assert np.isfinite(getattr(schedule, table)).all()
 
 
 def test_cosine_ends_at_the_published_value(cosine):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -14,6 +15,10 @@ from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.evaluation import nearest_distance
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import (
+    LOSS_NAMES,
+    PREDICTION_NAMES,
+    SCHEDULE_NAMES,
+    VARIANCE_NAMES,
     DiffusionParameters,
     ScheduleParameters,
     TrainingParameters,
@@ -313,6 +318,44 @@ def test_what_the_history_draws_is_drawn_with_the_average():
     history = SampleHistory(every=1, n=2)
     model.fit(digits(32), epochs=3, verbose=0, callbacks=[history])
     np.testing.assert_array_equal(history.images[3], model.sample(2, seed=0))
+
+
+# Everything that can be chosen --------------------------------------------------------------------
+
+CHOICES = [
+    (prediction, variance, loss)
+    for prediction, variance, loss in itertools.product(
+        PREDICTION_NAMES, VARIANCE_NAMES, LOSS_NAMES
+    )
+    if (variance, loss) != ("learned", "mse")
+]
+
+
+def learns_and_draws(parameters: DiffusionParameters) -> None:
+    """The loss falls clearly in two epochs, and samples are finite and follow the seed."""
+    keras.utils.set_random_seed(0)
+    model = DiffusionModel(parameters, seed=0)
+    model.compile()
+    before = model.evaluate(digits(256), verbose=0)
+    model.fit(digits(512), epochs=2, verbose=0)
+    after = model.evaluate(digits(256), verbose=0)
+    assert after < 0.9 * before
+    drawn = model.sample(3, seed=0)
+    assert drawn.shape == (3, 8, 8, 1)
+    assert np.isfinite(drawn).all()
+    np.testing.assert_array_equal(drawn, model.sample(3, seed=0))
+
+
+@pytest.mark.parametrize(("prediction", "variance", "loss"), CHOICES)
+def test_every_combination_trains_and_samples(prediction, variance, loss):
+    learns_and_draws(dataclasses.replace(TINY, prediction=prediction, variance=variance, loss=loss))
+
+
+@pytest.mark.parametrize("name", SCHEDULE_NAMES)
+def test_every_schedule_trains_and_samples(name):
+    prediction = "x_start" if name == "jsd" else "noise"
+    schedule = ScheduleParameters(name, 10)
+    learns_and_draws(dataclasses.replace(TINY, schedule=schedule, prediction=prediction))
 
 
 # What is logged -----------------------------------------------------------------------------------
