@@ -63,6 +63,10 @@ parity: ## compare with independent implementations (downloads PyTorch and diffu
 	then $(MAKE) .venv-parity/.installed && .venv-parity/bin/pytest tests/parity; \
 	else echo "tests/parity holds no tests yet: nothing to compare."; fi
 
+.PHONY: mutants
+mutants: $(STAMP) ## put each published mistake into the package and see the tests fail
+	$(BIN)/python tools/mutants.py --workers $(WORKERS)
+
 .PHONY: browser
 browser: $(STAMP) ## open every notebook in Chromium, run it, move its sliders
 	$(BIN)/pytest tests/browser

@@ -489,7 +489,7 @@ class TrainingLogs(keras.callbacks.Callback):
         """Begin a new tally."""
         tally = getattr(bare_optimizer(self.model.optimizer), "gradient_norms", None)
         if tally is not None:  # it is made with the first step
-            tally.assign(ops.zeros_like(tally))
+            tally.assign(np.zeros(2, dtype="float32"))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Read both."""

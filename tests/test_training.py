@@ -358,6 +358,35 @@ def test_every_schedule_trains_and_samples(name):
     learns_and_draws(dataclasses.replace(TINY, schedule=schedule, prediction=prediction))
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="elsewhere float16 does not train on a CPU"
+)
+def test_half_precision_takes_the_same_steps():
+    """The loss is scaled up before the gradients are found, and they are scaled down again."""
+    moved = {}
+    for policy in ("float32", "mixed_float16"):
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = DiffusionModel(TINY, seed=0)
+        finally:
+            keras.config.set_dtype_policy(before)
+        rng = np.random.default_rng(0)
+        weights = model.network.get_weights()
+        start = [0.2 * rng.standard_normal(w.shape).astype("float32") for w in weights]
+        model.network.set_weights(start)
+        optimizer = keras.optimizers.SGD(0.1)
+        scaling = policy == "mixed_float16"
+        model.compile(
+            keras.optimizers.LossScaleOptimizer(optimizer, 1024.0) if scaling else optimizer
+        )
+        model.fit(digits(32), verbose=0)
+        after = model.network.get_weights()
+        moved[policy] = np.concatenate([np.ravel(b - a) for a, b in zip(start, after, strict=True)])
+    size = np.linalg.norm(moved["float32"])
+    assert np.linalg.norm(moved["mixed_float16"] - moved["float32"]) < 0.05 * size
+
+
 # What is logged -----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,57 @@
+"""The mutants fit the package as it is: `make mutants` runs them."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mutants
+
+TESTS = Path(__file__).parent
+
+
+def test_there_are_enough_and_each_has_a_name_of_its_own():
+    names = [mutant.name for mutant in mutants.MUTANTS]
+    assert len(names) == len(set(names)) >= 20
+    assert all(mutant.mistake for mutant in mutants.MUTANTS)
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_differs_from_the_package_in_one_place_and_can_be_imported(mutant):
+    source = mutant.source()
+    assert source != mutant.path.read_text("utf-8")
+    ast.parse(source)
+    for test in mutant.tests:
+        file, _, function = test.partition("::")
+        assert f"def {function}(" in (TESTS / file).read_text("utf-8") if function else True
+        assert (TESTS / file).is_file()
+
+
+def test_a_passage_that_has_changed_is_named():
+    outdated = mutants.Mutant("outdated", "none", "loss", "no such passage", "", ())
+    with pytest.raises(ValueError, match=r"mutant outdated: loss\.py holds 0 times"):
+        outdated.source()
+
+
+def test_a_mutant_is_switched_on_in_a_process_of_its_own():
+    code = (
+        "import mutants; mutants.switch_on('posterior_weight_without_beta');"
+        "from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas;"
+        "print(NoiseSchedule(make_betas()).posterior_mean_coef1[1])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=TESTS.parent / "tools",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # 8,339 times too large at t = 1.
+    assert float(run.stdout) / 0.5452915 == pytest.approx(8339, rel=1e-3)
+
+
+def test_an_unknown_mutant_is_refused():
+    with pytest.raises(KeyError, match="no such mutant"):
+        mutants.switch_on("imaginary")
