@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from diffusion_walkthrough.classroom.exercises import loss as ask
 
@@ -23,6 +24,25 @@ def right_mixture(x_start, share, noise):
     return root(share) * x_start + root(1 - share) * noise
 
 
+def areas(spread_power=1, reach=0.5, ends=False):
+    """An attempt at Eq. 13 with slips: bins too wide, wrong unit, ends that do not reach out."""
+
+    def attempt(levels, mean, spread, area):
+        half = reach * (levels[1] - levels[0])
+        unit = spread**spread_power
+        upper = area((levels + half - mean) / unit)
+        lower = area((levels - half - mean) / unit)
+        if ends:
+            upper[-1], lower[0] = 1, 0
+        return upper - lower
+
+    return attempt
+
+
+def density(levels, mean, spread, area):
+    return stats.norm(mean, spread).pdf(levels)
+
+
 def squares(noise, guess, *_):
     return ((noise - guess) ** 2).mean(axis=1)
 
@@ -32,12 +52,18 @@ CHECKS = [
     ask.check_simple_loss,
     ask.check_two_bells,
     ask.check_lazy_network,
+    ask.check_level_probabilities,
+    ask.check_bits,
 ]
+FUNCTIONS = [ask.check_image_from_noise, ask.check_simple_loss, ask.check_level_probabilities]
+NUMBERS = [ask.check_two_bells, ask.check_lazy_network, ask.check_bits]
 SOLUTIONS = [
     ask.solution_image_from_noise,
     ask.solution_simple_loss,
     ask.solution_two_bells(),
     ask.solution_lazy_network,
+    ask.solution_level_probabilities,
+    ask.solution_bits(),
 ]
 WRONG = [
     (ask.check_image_from_noise, lambda x, a, e: x - root(1 - a) * e, "still shrunk"),
@@ -75,6 +101,28 @@ WRONG = [
     (ask.check_lazy_network, 0.40, "not 1"),
     (ask.check_lazy_network, 0.18 + 0.64**2, "not 1−ᾱ"),
     (ask.check_lazy_network, 0.18 + 0.36**2, "not 1−ᾱ"),
+    (ask.check_level_probabilities, areas(), "All bins in between are right"),
+    (ask.check_level_probabilities, lambda *a: density(*a) / 4, "Density times width"),
+    (ask.check_level_probabilities, density, "That is the density"),
+    (ask.check_level_probabilities, areas(reach=1, ends=True), "bins overlap"),
+    (ask.check_level_probabilities, areas(reach=1), "is half a step. And the outermost"),
+    (ask.check_level_probabilities, areas(2, ends=True), "units of the spread."),
+    (ask.check_level_probabilities, areas(2), "units of the spread. And the outermost"),
+    (ask.check_level_probabilities, areas(0, ends=True), "bell of spread 1."),
+    (ask.check_level_probabilities, areas(0), "bell of spread 1. And the outermost"),
+    (
+        ask.check_level_probabilities,
+        lambda levels, mean, spread, area: area((levels + 0.125 - mean) / spread),
+        "left of the bin's upper edge",
+    ),
+    (ask.check_level_probabilities, lambda *a: -areas(ends=True)(*a), "wrong way round"),
+    (ask.check_level_probabilities, lambda *a: np.log(areas(ends=True)(*a)), "the logarithm"),
+    (ask.check_bits, 2.34, "nats per pixel"),
+    (ask.check_bits, 1.625, "Multiplied"),
+    (ask.check_bits, 216.4, "whole image"),
+    (ask.check_bits, 27.05, "64 pixels, not 8"),
+    (ask.check_bits, 1.018, "base 10"),
+    (ask.check_bits, 0.827, "number of levels"),
 ]
 
 
@@ -104,12 +152,12 @@ def test_the_untouched_cell_is_recognized(check, nothing):
     assert check(nothing).right is None
 
 
-@pytest.mark.parametrize("check", CHECKS[:2])
+@pytest.mark.parametrize("check", FUNCTIONS)
 def test_a_function_that_returns_the_dots_is_not_answered(check):
     assert check(lambda *_: ...).right is None
 
 
-@pytest.mark.parametrize("check", CHECKS[:2])
+@pytest.mark.parametrize("check", FUNCTIONS)
 @pytest.mark.parametrize(
     ("garbage", "message"),
     [
@@ -128,7 +176,7 @@ def test_garbage_in_place_of_a_function_gets_a_clear_message(check, garbage, mes
     assert message in verdict.message
 
 
-@pytest.mark.parametrize("check", CHECKS[2:])
+@pytest.mark.parametrize("check", NUMBERS)
 @pytest.mark.parametrize("garbage", ["text", [1, 2], 17.0, float("nan")])
 def test_garbage_in_place_of_a_number_is_wrong(check, garbage):
     verdict = check(garbage)
@@ -142,3 +190,16 @@ def test_the_lazy_network_by_drawing_noise():
     noise = rng.standard_normal(200_000)
     x_t = 0.6 * x_start + 0.8 * noise
     assert np.mean((noise - x_t) ** 2) == pytest.approx(ask.solution_lazy_network, abs=0.005)
+
+
+def test_the_level_probabilities_are_scipys_areas():
+    levels, normal = np.linspace(-1, 1, 17), stats.norm(-0.9, 0.2)
+    found = ask.solution_level_probabilities(levels, -0.9, 0.2, stats.norm.cdf)
+    edges = [-np.inf, *(levels[1:] + levels[:-1]) / 2, np.inf]
+    np.testing.assert_allclose(found, np.diff(normal.cdf(edges)))
+    assert found.sum() == pytest.approx(1)
+
+
+def test_bits_of_an_image_by_its_probability():
+    # 64 pixels, each as likely as one in 2^bits: together their surprise is 150 nats.
+    assert 64 * -np.log(2.0 ** -ask.solution_bits()) == pytest.approx(150)

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 from keras import ops
-from scipy import integrate
+from scipy import integrate, stats
 
 from diffusion_walkthrough.backward_sampling import optimal_denoiser
 from diffusion_walkthrough.classroom import plots
@@ -139,3 +139,43 @@ def test_the_picture_follows_the_controls_and_nothing_else(memorizer):
     ]
     assert all(not np.array_equal(first, pixels(figure)) for figure, _ in others)
     assert len({caption for _, caption in others}) == 3
+
+
+def test_levels_of_a_bell_are_its_areas():
+    mean, deviation = 0.8, 0.2
+    top, bottom = figures.levels_of_a_bell(mean, deviation).axes
+    bars = [bar.get_height() for bar in bottom.patches]
+    edges = [-np.inf, *np.arange(-15, 16, 2) / 16, np.inf]
+    np.testing.assert_allclose(bars, np.diff(stats.norm(mean, deviation).cdf(edges)), atol=1e-6)
+    drawn_edges = sorted(line.get_xdata()[0] for line in top.lines[1:])
+    np.testing.assert_allclose(drawn_edges, edges[1:-1], atol=1e-12)
+
+
+def test_bits_over_t_draws_terms_and_errors():
+    left, right = figures.bits_over_t([0.5, 0.1, 0.01], [0.0, 0.1, 0.4]).axes
+    np.testing.assert_array_equal(left.lines[0].get_ydata(), [0.5, 0.1, 0.01])
+    np.testing.assert_array_equal(right.lines[0].get_ydata(), [0.0, 0.1, 0.4])
+    assert (left.get_yscale(), right.get_yscale()) == ("log", "linear")
+
+
+@pytest.mark.parametrize("t", [0, 20, 120])
+def test_the_exact_answer_is_the_noise_and_the_width_by_integration(t):
+    x_t = np.array([[-0.5], [0.3], [1.1]])
+    noise, log_variance = figures.exact_answer(SCHEDULE, with_width=True)(x_t, [t] * 3).T
+    alpha_bar, grid = SCHEDULE.alphas_cumprod[t], np.linspace(-1.5, 1.5, 60_001)
+    signal, coef1 = np.sqrt(alpha_bar), SCHEDULE.posterior_mean_coef1[t]
+    for i, x in enumerate(x_t[:, 0]):
+        weight = WORLD.pdf(grid) * np.exp(-((x - signal * grid) ** 2) / (2 * (1 - alpha_bar)))
+        weight = weight / weight.sum()
+        mean = (weight * grid).sum()
+        width = SCHEDULE.posterior_variance[t] + coef1**2 * (weight * (grid - mean) ** 2).sum()
+        assert noise[i] == pytest.approx((x - signal * mean) / np.sqrt(1 - alpha_bar), abs=1e-4)
+        assert np.exp(log_variance[i]) == pytest.approx(width, rel=1e-3)
+
+
+def test_the_exact_answer_without_width_is_the_noise_alone():
+    x_t = np.array([[-0.5], [0.3]])
+    both = figures.exact_answer(SCHEDULE, with_width=True)(x_t, [50, 50])
+    alone = figures.exact_answer(SCHEDULE)(ops.convert_to_tensor(x_t), [50, 50])
+    assert both.shape == (2, 2)
+    np.testing.assert_allclose(alone, both[:, :1], rtol=1e-6)

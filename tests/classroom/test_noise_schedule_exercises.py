@@ -11,8 +11,14 @@ SOLUTIONS = [
     (ask.check_signal_left, ask.solution_signal_left),
     (ask.check_linear_betas, ask.solution_linear_betas),
     (ask.check_posterior_variance, ask.solution_posterior_variance),
+    (ask.check_betas_from_alpha_bar, ask.solution_betas_from_alpha_bar),
 ]
-FUNCTIONS = [ask.check_alpha_bar, ask.check_linear_betas, ask.check_posterior_variance]
+FUNCTIONS = [
+    ask.check_alpha_bar,
+    ask.check_linear_betas,
+    ask.check_posterior_variance,
+    ask.check_betas_from_alpha_bar,
+]
 
 
 def kept(betas):
@@ -76,6 +82,18 @@ FORESEEN = [
         lambda b: np.append(b[0], right_variance(b)[1:]),
         "first entry is not β",
     ),
+    # β from ᾱ
+    (ask.check_betas_from_alpha_bar, lambda a: 1 - a[1:] / a[:-1], "One β is missing"),
+    (ask.check_betas_from_alpha_bar, lambda a: a / np.append(1, a[:-1]), "That is α"),
+    (ask.check_betas_from_alpha_bar, lambda a: 1 - a, "noise of all steps so far"),
+    (ask.check_betas_from_alpha_bar, lambda a: np.append(1, a[:-1]) - a, "*first* image"),
+    (
+        ask.check_betas_from_alpha_bar,
+        lambda a: 1 - a / np.append(a[0], a[:-1]),
+        "first step adds noise too",
+    ),
+    (ask.check_betas_from_alpha_bar, lambda a: np.append(1 - a[1:] / a[:-1], 0), "Off by one"),
+    (ask.check_betas_from_alpha_bar, lambda a: 1 - np.sqrt(a / np.append(1, a[:-1])), "no root"),
 ]
 
 
@@ -149,6 +167,11 @@ def test_solutions_agree_with_the_package():
     )
     np.testing.assert_allclose(ask.solution_linear_betas(40), make_betas("linear", 40))
     np.testing.assert_allclose(ask.solution_linear_betas(7), make_betas("linear", 7))
+    np.testing.assert_allclose(
+        ask.solution_betas_from_alpha_bar(schedule.alphas_cumprod), schedule.betas
+    )
+    even_fall = 1 - np.arange(1, 51) / 50
+    np.testing.assert_allclose(ask.solution_betas_from_alpha_bar(even_fall), make_betas("jsd", 50))
 
 
 @pytest.mark.parametrize("check", [check for check, _ in SOLUTIONS])

@@ -10,6 +10,7 @@ from diffusion_walkthrough.classroom.figures import noise_schedule as figures
 from diffusion_walkthrough.data import companion_digit, load_images
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+from diffusion_walkthrough.parameters import SCHEDULE_NAMES
 
 picture = plots.figure_to_array
 
@@ -31,6 +32,8 @@ def both():
         ("linear, raw", 1000, "0.0064", "As good as pure noise"),
         ("linear, scaled", 300, "0.0059", "As good as pure noise"),
         ("cosine", 1000, "4.9e-05", "As good as pure noise"),
+        ("quad", 1000, "0.027", "A trace"),
+        ("jsd", 50, "0", "As good as pure noise"),
     ],
 )
 def test_caption_says_the_signal_left(kind, timesteps, left, verdict):
@@ -88,8 +91,12 @@ def test_last_steps_show_each_schedule_under_its_name(both):
 
 
 def test_the_grid_has_a_row_for_each_kind_and_a_column_for_each_number_of_steps():
-    drawn = np.array(figures.last_steps_grid((10, 50)).axes).reshape(len(figures.KINDS), 2)
-    assert [axes.get_ylabel() for axes in drawn[:, 0]] == list(figures.KINDS)
+    drawn = np.array(figures.last_steps_grid((10, 50)).axes).reshape(3, 2)
+    assert [axes.get_ylabel() for axes in drawn[:, 0]] == [
+        "linear, raw",
+        "linear, scaled",
+        "cosine",
+    ]
     assert [axes.get_title() for axes in drawn[0]] == ["T = 10", "T = 50"]
     shown = drawn[0, 1].images[0].get_array()
     alpha_bar = figures.schedule_of("linear, raw", 50).alphas_cumprod[-1]
@@ -193,6 +200,27 @@ def test_two_views_show_alpha_bar_and_log_snr(both):
     np.testing.assert_allclose(right.lines[1].get_ydata(), both["cosine"].log_snr)
     styles = {line.get_linestyle() for line in left.lines}
     assert len(styles) == 2  # to be told apart on a grey print
+
+
+def test_every_schedule_can_be_chosen():
+    assert {name for name, _ in figures.KINDS.values()} == set(SCHEDULE_NAMES)
+    for kind in set(figures.KINDS) - {"linear, raw", "linear, scaled"}:
+        betas = figures.schedule_of(kind, 40).betas
+        np.testing.assert_array_equal(betas, make_betas(kind, 40))
+
+
+def test_the_family_shows_each_schedule_over_all_others():
+    family = {name: NoiseSchedule(make_betas(name, 1000)) for name in SCHEDULE_NAMES}
+    drawn = figures.family(family).axes
+    assert [axes.get_title().split("\n")[0] for axes in drawn] == list(family)
+    for axes, schedule in zip(drawn, family.values(), strict=True):
+        assert axes.get_title().endswith(f"signal left {schedule.signal_left:.2g}")
+        *others, own = axes.lines
+        assert len(others) == len(family)
+        x, y = own.get_data()
+        assert (x[0], y[0], x[-1]) == (0, 1, 1)
+        np.testing.assert_allclose(y[1:], schedule.alphas_cumprod)
+        assert own.get_color() != others[0].get_color()
 
 
 def test_worth_of_steps_draws_what_it_is_given():

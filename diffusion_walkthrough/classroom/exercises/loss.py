@@ -1,4 +1,4 @@
-"""Exercises of chapter 04: from noise to image, the simple loss, two bells, a lazy network."""
+"""Exercises of chapter 04: from noise to image, the loss, two bells, a lazy network, bits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr
 
 from diffusion_walkthrough.classroom.exercises.verdicts import (
     Verdict,
@@ -154,3 +155,81 @@ def check_lazy_network(attempt: Any) -> Verdict:
 
 
 solution_lazy_network = 0.22
+
+
+def check_level_probabilities(attempt: Callable[..., Any]) -> Verdict:
+    """Mark a function ``(levels, mean, spread, area)`` that computes Eq. 13 for each level.
+
+    ``levels`` are evenly spaced from -1 to 1, ``area(z)`` is the area under the standard bell to
+    the left of z; the answer is the probability of each level.
+    """
+    levels, mean, spread, half = np.linspace(-1, 1, 9), 0.4, 0.5, 0.125
+    expected, bounded = _bins(levels, mean, spread, half)
+    density = np.exp(-(((levels - mean) / spread) ** 2) / 2) / (spread * np.sqrt(2 * np.pi))
+    hints = [
+        (bounded, "All bins in between are right. The two outermost reach to infinity, or what "
+         "lies beyond −1 and 1 would belong to no level and the sum would be below 1."),
+        (density * 2 * half, "Density times width is only nearly the area, and worse the narrower "
+         "the bell. Take the area left of the upper edge minus that left of the lower one."),
+        (density, "That is the density. A probability is an area: from half a step below the level "
+         "to half a step above."),
+        (ndtr((levels + half - mean) / spread), "That is the area to the left of the bin's upper "
+         "edge. Subtract what lies to the left of its lower edge."),
+        (-expected, "The two areas are subtracted the wrong way round: a probability is positive."),
+        (np.log(expected), "That is the logarithm already. Here the probability itself is asked "
+         "for."),
+    ]  # fmt: skip
+    slips = [
+        ((spread, 2 * half), "The bins overlap: each reaches a whole step to both sides. It is "
+         "half a step."),
+        ((spread**2, half), "Divided by the variance: area(z) wants distances in units of the "
+         "spread."),
+        ((1.0, half), "The edges must be divided by the spread: area(z) belongs to a bell of "
+         "spread 1."),
+    ]  # fmt: skip
+    for slip, hint in slips:
+        ends_right, ends_wrong = _bins(levels, mean, *slip)
+        both = hint + " And the outermost bins reach to infinity."
+        hints += [(ends_right, hint), (ends_wrong, both)]
+    right = "They add up to 1: an image made of levels has a probability, and so it has bits."
+    return mark(call(attempt, levels, mean, spread, ndtr), expected, hints, right)
+
+
+def _bins(levels: Any, mean: float, spread: float, half: float) -> tuple[Any, Any]:
+    """The area of each level's bin: with the outermost reaching to infinity, and without."""
+    upper, lower = ndtr((levels + half - mean) / spread), ndtr((levels - half - mean) / spread)
+    bounded = upper - lower
+    endless = bounded.copy()
+    endless[0], endless[-1] = upper[0], 1 - lower[-1]
+    return endless, bounded
+
+
+def solution_level_probabilities(levels: Any, mean: float, spread: float, area: Any) -> Any:
+    """The probability that a bell gives to each level, Eq. 13."""
+    half = (levels[1] - levels[0]) / 2
+    left_of_upper_edge = area((levels + half - mean) / spread)
+    left_of_upper_edge[-1] = 1.0  # the last bin reaches to infinity
+    return np.diff(left_of_upper_edge, prepend=0.0)  # and so does the first
+
+
+def check_bits(attempt: Any) -> Verdict:
+    """Mark 150 nats for an image of 8 by 8 pixels, in bits per dimension."""
+    hints = [
+        (150 / 64, "That is nats per pixel. A bit is log 2 = 0.693 nats, so there are more bits "
+         "than nats."),
+        (150 / 64 * np.log(2), "Multiplied in the place of divided: a nat is 1.44 bits, so there "
+         "are more bits than nats."),
+        (150 / np.log(2), "These are the bits of the whole image. Per dimension means for each of "
+         "its 64 pixels."),
+        (150 / 8 / np.log(2), "An image of 8 by 8 has 64 pixels, not 8."),
+        (150 / 64 / np.log(10), "That is the logarithm to base 10. Bits count in powers of 2."),
+        (150 / 64 / np.log(17), "The number of levels does not enter: a bit is a bit, whatever the "
+         "pixel can hold. It only says what knowing nothing costs, log₂ 17."),
+    ]  # fmt: skip
+    right = "150 / 64 / log 2. Less than the 4.09 of knowing nothing, so something was learned."
+    return mark(attempt, 150 / 64 / np.log(2), hints, right, tolerance=2e-3)
+
+
+def solution_bits() -> float:
+    """150 nats for 64 pixels, in bits per dimension."""
+    return 150 / 64 / np.log(2)

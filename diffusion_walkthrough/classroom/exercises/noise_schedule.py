@@ -1,4 +1,4 @@
-"""Exercises of chapter 02: ᾱ, the signal left, β for few steps, and β̃."""
+"""Exercises of chapter 02: ᾱ, the signal left, β for few steps, β̃, and β from a wanted ᾱ."""
 
 from __future__ import annotations
 
@@ -126,3 +126,36 @@ def solution_posterior_variance(betas: Any) -> Any:
     alpha_bar = np.cumprod(1 - betas)
     before = np.append(1.0, alpha_bar[:-1])
     return betas * (1 - before) / (1 - alpha_bar)
+
+
+def check_betas_from_alpha_bar(attempt: Callable[..., Any]) -> Verdict:
+    """Mark a function ``(alpha_bar)`` that computes the β that lead to it, both of shape (T,)."""
+    betas = np.array([0.1, 0.2, 0.15, 0.4, 1.0])  # the last deletes the image, as in jsd
+    kept = np.cumprod(1 - betas)
+    before = np.append(1.0, kept[:-1])
+    hints = [
+        (betas[1:], "One β is missing, that of the first step: before it, ᾱ is 1. Put the 1 in "
+         "front of the table with np.append(1, …)."),
+        (kept / before, "That is α, what each step keeps. β is what is missing to 1."),
+        (1 - kept, "That is the noise of all steps so far. A single step keeps the ratio of two "
+         "neighbours."),
+        (before - kept, "That is the share of the *first* image that the step takes away. β is "
+         "its share of what is still there: divide by ᾱ one step earlier."),
+        (np.append(0.0, betas[1:]), "The first step adds noise too: before it, ᾱ is 1, not ᾱ "
+         "of the first step."),
+        (np.append(betas[1:], 0.0), "Off by one: β at t leads from ᾱ at t − 1 to ᾱ at t, and "
+         "before the first step ᾱ is 1."),
+        (1 - np.sqrt(kept / before), "β is a variance, and so is ᾱ: no root is needed."),
+    ]  # fmt: skip
+    right = (
+        "Any falling curve becomes a schedule. An even fall to 0 gives 1/T, 1/(T−1), …, 1, the jsd "
+        "schedule; the squared cosine gives Nichol and Dhariwal's."
+    )
+    with np.errstate(all="ignore"):  # a slip may divide by zero: the hint says more
+        return mark(call(attempt, kept), betas, hints, right)
+
+
+def solution_betas_from_alpha_bar(alpha_bar: Any) -> Any:
+    """Compute the variance that each step must add, so that the wanted ᾱ comes out."""
+    before = np.append(1.0, alpha_bar[:-1])
+    return 1 - alpha_bar / before

@@ -15,6 +15,7 @@ from diffusion_walkthrough.data import companion_digit, load_images
 from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 from diffusion_walkthrough.loss import (
+    discretized_gaussian_log_likelihood,
     noise_prediction_loss,
     predict_x_start_from_noise,
     variational_weight,
@@ -159,6 +160,75 @@ def guessed_noise(
         f"squared error of the implied image {image_error:,.{3 if image_error < 100 else 0}f}"
     )
     return figure, caption
+
+
+def levels_of_a_bell(mean: float, deviation: float, levels: int = 17) -> Figure:
+    """Draw which share of a bell each grey level gets: the area of its bin (Eq. 13)."""
+    places = np.linspace(-1, 1, levels)
+    log_share = discretized_gaussian_log_likelihood(places, mean, np.log(deviation), levels)
+    share, width = np.exp(ops.convert_to_numpy(log_share)), 2 / (levels - 1)
+    grid = np.linspace(-1 - width, 1 + 2.5 * deviation, 600)
+    figure, (top, bottom) = plots.new_figure(1, 2, height=3.4, sharex=True)
+    top.plot(grid, _bell(grid, mean, deviation**2))
+    for edge in (places[1:] + places[:-1]) / 2:
+        top.axvline(edge, color=plots.GREY, linewidth=0.6)
+    top.set_ylabel("density")
+    bottom.bar(places, share, width=0.9 * width, color=plots.ORANGE)
+    bottom.set_ylabel("probability of the level")
+    bottom.set_xlabel("value of the pixel")
+    return figure
+
+
+def bits_over_t(terms: ArrayLike, errors: ArrayLike) -> Figure:
+    """Draw what each step adds to the bound, beside the error of the clean image guessed there.
+
+    Args:
+        terms: L_t in bits per dimension, averaged over images, ``(T,)``.
+        errors: the mean squared error of the guessed clean image, ``(T,)``.
+    """
+    figure, (left, right) = plots.new_figure(2, height=2.9)
+    left.semilogy(np.asarray(terms), marker="o", markersize=3)
+    left.set_ylabel("bits per dimension")
+    left.set_title("what step t adds to the bound")
+    right.plot(np.asarray(errors), color=plots.ORANGE, marker="o", markersize=3)
+    right.set_ylabel("mean squared error")
+    right.set_title("error of the guessed image")
+    for axis in (left, right):
+        axis.set_xlabel("t")
+    return figure
+
+
+def exact_answer(schedule: NoiseSchedule, with_width: bool = False) -> Callable[..., Array]:
+    """Build the perfect denoise function of the one-dimensional world, exact in closed form.
+
+    Args:
+        schedule: the noise schedule.
+        with_width: whether it also answers with the log variance of the step back, as a network
+            with a learned variance does: β̃ plus coef1² times the variance of x_0 left open.
+
+    Returns:
+        Callable ``(x_t, t) -> noise`` for ``x_t`` of shape ``(n, 1)``, all at the same ``t``;
+        shape ``(n, 1)``, or ``(n, 2)`` with the log variance.
+    """
+
+    def answer(x_t: Any, t: Any) -> Array:
+        step, x = int(np.asarray(t)[0]), np.asarray(ops.convert_to_numpy(x_t), np.float64)
+        alpha_bar = schedule.alphas_cumprod[step]
+        noise = ONE_DIMENSIONAL_WORLD.expected_noise(x, alpha_bar)
+        if not with_width:
+            return noise
+        left_open = schedule.posterior_mean_coef1[step] ** 2 * _left_open(x, alpha_bar)
+        return np.append(noise, np.log(schedule.posterior_variance[step] + left_open), axis=-1)
+
+    return answer
+
+
+def _left_open(x_t: Array, alpha_bar: float, nudge: float = 1e-4) -> Array:
+    """The variance of x_0 once x_t is known: how far the best guess moves when x_t is nudged."""
+    up, down = (
+        ONE_DIMENSIONAL_WORLD.expected_x_start(x_t + shift, alpha_bar) for shift in (nudge, -nudge)
+    )
+    return np.maximum((1 - alpha_bar) / np.sqrt(alpha_bar) * (up - down) / (2 * nudge), 1e-12)
 
 
 def held_out_digit() -> NDArray[np.float32]:

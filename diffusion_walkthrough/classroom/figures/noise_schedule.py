@@ -25,7 +25,16 @@ KINDS: dict[str, tuple[str, bool]] = {
     "linear, raw": ("linear", False),
     "linear, scaled": ("linear", True),
     "cosine": ("cosine", True),
+    "sigmoid": ("sigmoid", True),
+    "quad": ("quad", True),
+    "warmup50": ("warmup50", True),
+    "warmup10": ("warmup10", True),
+    "const": ("const", True),
+    "jsd": ("jsd", True),
 }
+
+#: Those that the page shows without a running kernel.
+SHOWN_KINDS = ("linear, raw", "linear, scaled", "cosine")
 
 _STYLES = ("-", "--", ":", "-.")
 
@@ -93,6 +102,27 @@ def two_views(schedules: Mapping[str, NoiseSchedule]) -> Figure:
     _draw_curves(left, {name: s.alphas_cumprod for name, s in schedules.items()}, "ᾱ")
     _draw_curves(right, {name: s.log_snr for name, s in schedules.items()}, "log SNR")
     right.axhline(0, color=plots.GREY, linewidth=0.8)
+    return figure
+
+
+def family(schedules: Mapping[str, NoiseSchedule]) -> Figure:
+    """Draw ᾱ of each schedule in a panel of its own, with the others in grey behind it.
+
+    Args:
+        schedules: at most eight, by name; the title adds each one's "signal left".
+    """
+    figure, axes = plots.new_figure(4, 2, height=3.8, sharex=True, sharey=True)
+    curves = {name: np.append(1.0, s.alphas_cumprod) for name, s in schedules.items()}
+    for axis, (name, schedule) in zip(axes.flat, schedules.items(), strict=False):
+        for curve in curves.values():
+            axis.plot(np.linspace(0, 1, len(curve)), curve, color="#cccccc", linewidth=0.8)
+        axis.plot(np.linspace(0, 1, len(curves[name])), curves[name], color=plots.BLUE)
+        axis.set_title(f"{name}\nsignal left {schedule.signal_left:.2g}")
+        axis.set_xticks([0, 0.5, 1])
+    for axis in axes[:, 0]:
+        axis.set_ylabel("ᾱ")
+    for axis in axes[-1]:
+        axis.set_xlabel("share of the way")
     return figure
 
 
@@ -225,13 +255,13 @@ def schedule_of(kind: str, timesteps: int) -> NoiseSchedule:
 
 
 def last_steps_grid(steps: Sequence[int]) -> Figure:
-    """Draw the digit's last step for each of :data:`KINDS` (rows) at several T (columns)."""
-    figure, axes = plots.new_figure(len(steps), len(KINDS), 5.0, 4.2, squeeze=False)
-    for row, kind in zip(axes, KINDS, strict=True):
+    """Draw the digit's last step for each of :data:`SHOWN_KINDS` (rows) at several T (columns)."""
+    figure, axes = plots.new_figure(len(steps), len(SHOWN_KINDS), 5.0, 4.2, squeeze=False)
+    for row, kind in zip(axes, SHOWN_KINDS, strict=True):
         for axis, timesteps in zip(row, steps, strict=True):
             schedule = schedule_of(kind, timesteps)
             image = noised_companion(schedule.alphas_cumprod[-1])
-            plots.draw_image(axis, image, f"T = {timesteps}" * (kind == next(iter(KINDS))), 1.5)
+            plots.draw_image(axis, image, f"T = {timesteps}" * (kind == SHOWN_KINDS[0]), 1.5)
         row[0].set_ylabel(kind)
     return figure
 
