@@ -211,6 +211,13 @@ def test_published_parameter_counts(parameters, count):
     assert unet.count_parameters(parameters) == count
 
 
+def test_a_learned_variance_doubles_the_answer():
+    assert unet.count_parameters(CIFAR10, learned_variance=True) == 35_749_766
+    network = unet.build_unet(TINY, learned_variance=True)
+    assert network.output_shape == (None, *TINY.image_shape[:2], 2 * TINY.channels)
+    assert network.count_params() == unet.count_parameters(TINY, learned_variance=True)
+
+
 CONFIGURATIONS = [
     tiny(),
     tiny(channels=1),
