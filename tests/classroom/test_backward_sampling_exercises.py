@@ -130,7 +130,48 @@ def test_a_right_start(start):
     assert ask.check_start(start).right is True
 
 
-FUNCTIONS = [ask.check_step_back, ask.check_start]
+def plain(a, b, share):
+    return (1 - share) * a + share * b
+
+
+def variance(share):
+    return (1 - share) ** 2 + share**2
+
+
+MIX_MISTAKES = {
+    "only 0.5": plain,
+    "divide by its root": lambda a, b, s: plain(a, b, s) / variance(s),
+    "even smaller": lambda a, b, s: plain(a, b, s) * variance(s) ** 0.5,
+    "multiply by what should divide": lambda a, b, s: plain(a, b, s) * variance(s),
+    "right half-way only": lambda a, b, s: plain(a, b, s) * 2**0.5,
+    "changed places": lambda a, b, s: s**0.5 * a + (1 - s) ** 0.5 * b,
+    "λ = 1 the second": lambda a, b, s: a,
+    "variance is 3.25": lambda a, b, s: (2 - 2 * s) * a + 4 * s * b,
+    "NaN": lambda a, b, s: np.full_like(a, np.nan),
+    "has shape (2, 40000)": lambda a, b, s: np.stack([a, b]),
+}
+
+
+@pytest.mark.parametrize("hint", MIX_MISTAKES)
+def test_each_wrong_mix_of_noise_gets_its_hint(hint):
+    verdict = ask.check_noise_mix(MIX_MISTAKES[hint])
+    assert verdict.right is False
+    assert hint in verdict.message
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        ask.solution_noise_mix,
+        lambda a, b, s: (1 - s) ** 0.5 * a + s**0.5 * b,
+        lambda a, b, s: np.cos(s * np.pi / 2) * a + np.sin(s * np.pi / 2) * b,
+    ],
+)
+def test_every_mix_that_keeps_the_variance_is_right(mix):
+    assert ask.check_noise_mix(mix).right is True
+
+
+FUNCTIONS = [ask.check_step_back, ask.check_start, ask.check_noise_mix]
 ALL = [*FUNCTIONS, ask.check_network_calls, ask.check_why_noise]
 
 

@@ -115,6 +115,30 @@ def test_ways_back_stand_in_the_row_of_their_t():
     np.testing.assert_allclose(shown, [0, 0.1, 0, 0.1, 0.2, 0, 0.1, 0.3, 0.4, 0.5])
 
 
+def means_shown(figure):
+    return [float(np.asarray(axis.images[0].get_array()).mean()) for axis in figure.axes]
+
+
+def test_ways_with_shared_noise_stand_in_rows():
+    images = {n: np.array([n / 100, 0.5])[:, None, None, None] * np.ones((2, 4, 4, 1))
+              for n in (0, 40)}  # fmt: skip
+    figure = figures.shared_ways(images)
+    np.testing.assert_allclose(means_shown(figure), [0, 0.5, 0.4, 0.5])
+    assert [figure.axes[i].get_ylabel() for i in (0, 2)] == ["0 shared", "40 shared"]
+    assert [axis.get_title() for axis in figure.axes] == ["1", "2", "", ""]
+
+
+def test_what_lies_between_stands_below_the_mix_of_pixels():
+    drawn = {t: np.full((2, 4, 4, 1), t / 100) for t in (5, 90)}
+    figure = figures.between(np.full((2, 4, 4, 1), -0.5), drawn, [0.0, 0.25])
+    np.testing.assert_allclose(means_shown(figure), [-0.5, -0.5, 0.05, 0.05, 0.9, 0.9])
+    assert [figure.axes[i].get_ylabel() for i in (0, 2, 4)] == ["pixels", "t = 5", "t = 90"]
+    assert [figure.axes[i].get_title() for i in (0, 1)] == ["λ = 0.0", "λ = 0.2"]
+    width, height = figure.get_size_inches()
+    assert width < 7.5
+    assert height < 9
+
+
 @pytest.mark.parametrize(
     "draw",
     [
@@ -122,6 +146,8 @@ def test_ways_back_stand_in_the_row_of_their_t():
         lambda: figures.heaps({"none": np.array([0.0])}),
         lambda: figures.balls(np.eye(4, 2), np.ones((5, 2)) * np.arange(5)[:, None], k=1),
         lambda: figures.neighbours(np.zeros((1, 8, 8, 1)), np.zeros((1, 8, 8, 1))),
+        lambda: figures.shared_ways({0: np.zeros((1, 8, 8, 1))}),
+        lambda: figures.between(np.zeros((1, 8, 8, 1)), {}, [0.5]),
     ],
 )
 def test_pictures_render_the_same_each_time(draw):

@@ -53,8 +53,26 @@ def test_the_moving_average_is_that_of_a_constant_and_forgets_geometrically():
     step = np.concatenate([[0.0], np.ones(100)])
     expected = 1 - 0.9 ** np.arange(101)
     np.testing.assert_allclose(training.moving_average(step, 0.9), expected, atol=1e-12)
-    figure = training.averages(step, [0.9])
+    figure = training.averages(step, {"0.9": 0.9})
     np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), expected, atol=1e-12)
+    assert figure.axes[0].lines[1].get_label() == "average, momentum 0.9"
+
+
+def test_a_momentum_of_its_own_for_each_step():
+    values = np.random.default_rng(0).standard_normal(30)
+    n = np.arange(30)
+    plain_mean = np.cumsum(values) / (n + 1)
+    np.testing.assert_allclose(training.moving_average(values, n / (n + 1)), plain_mean, atol=1e-12)
+
+
+def test_the_logs_stand_in_three_panels_with_the_limit_of_the_norm():
+    history = {"loss": [1.0, 0.5], "learning_rate": [0.1, 0.2], "gradient_norm": [3.0, 0.25]}
+    axes = training.training_logs(history, clip=1.5).axes
+    for axis, values in zip(axes, history.values(), strict=True):
+        np.testing.assert_array_equal(axis.lines[0].get_xdata(), [1, 2])
+        np.testing.assert_array_equal(axis.lines[0].get_ydata(), values)
+    assert [axis.get_title() for axis in axes] == ["loss", "learning rate", "gradient norm"]
+    assert list(axes[2].lines[1].get_ydata()) == [1.5, 1.5]
 
 
 @pytest.mark.parametrize("t", [0, 50, 99])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from diffusion_walkthrough.backward_sampling import optimal_denoiser
 from diffusion_walkthrough.classroom.figures import unet as figures
 from diffusion_walkthrough.classroom.plots import figure_to_array
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 from diffusion_walkthrough.parameters import DiffusionParameters, UNetParameters
+from diffusion_walkthrough.unet import build_unet
 
 CIFAR10 = DiffusionParameters.cifar10().unet
 SCHEDULE = NoiseSchedule(make_betas("linear", timesteps=1000))
@@ -125,3 +127,19 @@ def test_outlines_stand_under_their_counts_and_are_wide_like_their_levels():
     assert figure.axes[1].get_title() == "128 · 1-2-2-2 · 2 blocks\n35,746,307"
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     np.testing.assert_allclose(widths, np.repeat([64, 128, 128, 128], 2))
+
+
+def test_who_knows_the_photograph_uncovers_it_and_who_says_0_errs_by_the_noise():
+    sizes = {"base_width": 16, "width_multipliers": (1,), "attention_sizes": (), "groups": 4}
+    fresh = build_unet(UNetParameters(**sizes))  # answers 0
+    figure, error = figures.noise_taken_away(fresh, SCHEDULE, t=250)
+    assert error == pytest.approx(1, abs=0.05)
+    photograph = np.asarray(figure.axes[0].images[0].get_array()) * 2 - 1
+    assert photograph.shape == (32, 32, 3)
+    knows = optimal_denoiser(np.stack([photograph, -photograph]).astype("float32"), SCHEDULE)
+    figure, error = figures.noise_taken_away(lambda inputs: knows(*inputs), SCHEDULE, t=250)
+    assert error < 1e-6
+    shown = [np.asarray(axis.images[0].get_array()) for axis in figure.axes]
+    np.testing.assert_allclose(shown[2], shown[0], atol=1e-3)
+    assert np.abs(shown[1] - shown[0]).mean() > 0.1
+    assert figure.axes[1].get_title() == "noise of t = 250"

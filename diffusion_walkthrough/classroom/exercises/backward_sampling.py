@@ -1,4 +1,4 @@
-"""Exercises of chapter 06: a step back, what it costs, why it needs noise, where it starts."""
+"""Exercises of chapter 06: a step back, its cost, its noise, where it starts; mixing noise."""
 
 from __future__ import annotations
 
@@ -183,3 +183,59 @@ def _what_is_wrong_with_noise(x: Any) -> str:
 def solution_start(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     """Standard normal noise, which is where the forward process ends."""
     return rng.standard_normal(shape)
+
+
+def check_noise_mix(attempt: Callable[..., Any]) -> Verdict:
+    """Mark a function ``(noise_1, noise_2, share)`` that mixes two noises and keeps the variance.
+
+    Any mix is right that is of variance 1 for each share, begins with the first noise and ends
+    with the second.
+    """
+    noise = np.random.default_rng(4).standard_normal((2, 40_000))
+    # Exactly independent and of variance 1, so that no chance is left in the verdict.
+    noise = np.linalg.qr(noise.T)[0].T * np.sqrt(noise.shape[1])
+    shares = (0.0, 0.25, 0.5, 0.9, 1.0)
+    answers = []
+    for share in shares:
+        answer = call(attempt, *noise, share)
+        if isinstance(answer, Verdict) or unanswered(answer) or np.shape(answer) != noise[0].shape:
+            return mark(answer, noise[0], [], "")
+        if not same_numbers(answer, answer):  # NaN equals nothing, and text is no number
+            return mark(answer, noise[0], [], "")
+        answers.append(np.asarray(answer, dtype=np.float64))
+    if problem := _what_is_wrong_with_the_mix(answers, shares, noise):
+        return Verdict(False, problem)
+    return Verdict(True, "Variance 1 throughout: what the network is told of the noise is true for "
+                   "each share. The paper does without; then half-way images come out a little "
+                   "tidier.")  # fmt: skip
+
+
+def _what_is_wrong_with_the_mix(answers: list[Any], shares: tuple[float, ...], noise: Any) -> str:
+    """Name the first mistake in mixes of two noises; empty if there is none."""
+    variances = np.array([np.mean(answer**2) for answer in answers])
+    linear = np.array([(1 - share) ** 2 + share**2 for share in shares])
+    smaller = "You multiply by what should divide: half-way, the variance is even smaller than 0.5."
+    hints = [
+        (linear, "Half-way, its variance is only 0.5. Variances add with the squares of the "
+         "factors, (1−λ)² + λ²: divide by the root of that."),
+        (1 / linear, "You divide by the variance. To bring it to 1, divide by its root."),
+        (linear**2, smaller),
+        (linear**3, smaller),
+        (2 * linear, "The factor √2 is right half-way only. At λ = 0 the variance is now 2."),
+    ]  # fmt: skip
+    for wrong, hint in hints:
+        if same_numbers(variances, wrong, 1e-3):
+            return hint
+    if not same_numbers(variances, np.ones(len(shares)), 1e-3):
+        return f"At λ = {shares[1]}, the variance is {variances[1]:.2f}; it should be 1 for each λ."
+    if same_numbers(answers[0], noise[1], 1e-3):
+        return "The two have changed places: λ = 0 should give the first noise, λ = 1 the second."
+    if not same_numbers([answers[0], answers[-1]], noise, 1e-3):
+        return "λ = 0 should give the first noise, and λ = 1 the second."
+    return ""
+
+
+def solution_noise_mix(noise_1: Any, noise_2: Any, share: float) -> Any:
+    """Mix, and divide by the standard deviation of the mix."""
+    mixed = (1 - share) * noise_1 + share * noise_2
+    return mixed / np.sqrt((1 - share) ** 2 + share**2)

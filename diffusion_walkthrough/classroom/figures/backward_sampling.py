@@ -141,12 +141,37 @@ def returns(clean: Any, hidden: Any, returned: Any, times: Sequence[int]) -> Fig
     return _grid(rows, [f"t = {t}" for t in times], titles)
 
 
-def _grid(rows: list[list[Any]], labels: Sequence[str], titles: Sequence[str]) -> Figure:
+def shared_ways(images: Mapping[int, Any]) -> Figure:
+    """Draw images whose ways back began with the same noise, a row for each number of such steps.
+
+    Args:
+        images: by number of steps with shared noise, ``(n, height, width, 1)``.
+    """
+    titles = [f"{i + 1}" for i in range(len(next(iter(images.values()))))]
+    return _grid([list(row) for row in images.values()], [f"{n} shared" for n in images], titles)
+
+
+def between(pixel_mix: Any, drawn: Mapping[int, Any], weights: Sequence[float]) -> Figure:
+    """Draw a mix of two images in pixels above images drawn between them, a row for each t.
+
+    Args:
+        pixel_mix: ``(weights, height, width, 1)``.
+        drawn: by the step t at which noisy versions were mixed, ``(weights, height, width, 1)``.
+        weights: the shares λ of the second image.
+    """
+    rows = [list(pixel_mix), *(list(row) for row in drawn.values())]
+    labels = ["pixels", *(f"t = {t}" for t in drawn)]
+    return _grid(rows, labels, [f"λ = {weight:.1f}" for weight in weights], width=5.2)
+
+
+def _grid(
+    rows: list[list[Any]], labels: Sequence[str], titles: Sequence[str], width: float = 7.5
+) -> Figure:
     """Draw images in rows, each with a label at its left, under titles."""
     columns = len(rows[0])
-    side = 7.2 / columns
+    side = (width - 0.3) / columns
     figure, axes = plots.new_figure(
-        columns, len(rows), width=7.5, height=len(rows) * side + 0.3, squeeze=False
+        columns, len(rows), width=width, height=len(rows) * side + 0.3, squeeze=False
     )
     for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
         for j, image in enumerate(row):

@@ -79,26 +79,53 @@ def progress_strip(history: Mapping[int, NDArray[np.float32]], epochs: Sequence[
     return plots.tile(rows, columns=8, scale=6)
 
 
-def averages(weights: NDArray[np.float64], momenta: Sequence[float]) -> Figure:
+def training_logs(history: Mapping[str, Sequence[float]], clip: float) -> Figure:
+    """Draw what ``fit`` logs for each epoch: the loss, the learning rate, the gradients' norm.
+
+    Args:
+        history: Keras's history, with ``loss``, ``learning_rate`` and ``gradient_norm``.
+        clip: the norm above which gradients are shortened.
+    """
+    figure, axes = plots.new_figure(3, height=2.4)
+    panels = {"loss": "loss", "learning_rate": "learning rate", "gradient_norm": "gradient norm"}
+    for axis, (name, title) in zip(axes, panels.items(), strict=True):
+        values = history[name]
+        axis.plot(np.arange(1, len(values) + 1), values)
+        axis.set_title(title)
+        axis.set_xlabel("epoch")
+        axis.set_ylim(0, None)
+    axes[2].axhline(clip, linestyle="--", color=plots.ORANGE, label="clipped above")
+    axes[2].legend(frameon=False)
+    return figure
+
+
+def averages(weights: NDArray[np.float64], momenta: Mapping[str, ArrayLike]) -> Figure:
     """Draw one noisy weight over the steps of a run, and its moving averages.
 
     Args:
         weights: the weight's value after each step, ``(steps,)``.
-        momenta: share of the old average that each step keeps, one line each.
+        momenta: by name, the share of the old average that each step keeps: one number for all
+            steps, or ``(steps,)``.
     """
     figure, axes = plots.new_figure(height=2.5)
     axes.plot(weights, color="#bbbbbb", linewidth=0.8, label="the weight itself")
-    for momentum, style in zip(momenta, ("-", "--", ":"), strict=False):
-        axes.plot(moving_average(weights, momentum), style, label=f"average, momentum {momentum}")
+    for (name, momentum), style in zip(momenta.items(), ("--", "-", ":"), strict=False):
+        axes.plot(moving_average(weights, momentum), style, label=f"average, momentum {name}")
     axes.set_xlabel("training step")
-    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.25))
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.16))
     return figure
 
 
-def moving_average(values: NDArray[np.float64], momentum: float) -> NDArray[np.float64]:
-    """Average as Keras does: begin with the first value, then keep ``momentum`` of the old."""
+def moving_average(values: NDArray[np.float64], momentum: ArrayLike) -> NDArray[np.float64]:
+    """Average as Keras does: begin with the first value, then keep ``momentum`` of the old.
+
+    Args:
+        values: after each step, ``(steps,)``.
+        momentum: one number for all steps, or ``(steps,)``, the first of which counts for nothing.
+    """
+    momenta = np.broadcast_to(np.asarray(momentum, dtype=np.float64), values.shape)
     average = np.empty_like(values)
     average[0] = values[0]
     for i in range(1, len(values)):
-        average[i] = momentum * average[i - 1] + (1 - momentum) * values[i]
+        average[i] = momenta[i] * average[i - 1] + (1 - momenta[i]) * values[i]
     return average

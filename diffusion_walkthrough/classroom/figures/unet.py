@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from keras import ops
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from diffusion_walkthrough.classroom import plots
+from diffusion_walkthrough.data import from_uint8
+from diffusion_walkthrough.forward_diffusion import predict_x_start_from_noise, q_sample
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import UNetParameters
@@ -260,3 +265,31 @@ def shape_of_a_unet(
         f"{len(sizes) * (residual_blocks + 1)}"
     )
     return diagram(parameters), caption
+
+
+def noise_taken_away(
+    network: Callable[[Any], Any], schedule: NoiseSchedule, t: int, image_size: int = 32
+) -> tuple[Figure, float]:
+    """Draw a photograph, the same under noise, and what is left without the noise guessed in it.
+
+    Args:
+        network: ``[x_t, t]`` to a guess of the noise, for colour images of that size.
+        schedule: the noise schedule.
+        t: how much noise, in 0 … T-1.
+        image_size: side of the photograph, which comes with scikit-learn.
+
+    Returns:
+        The figure, and the mean squared error of the guess.
+    """
+    square = Image.fromarray(load_sample_image("china.jpg")).crop((106, 0, 533, 427))
+    small = square.resize((image_size, image_size), Image.Resampling.LANCZOS)
+    photograph = from_uint8(np.asarray(small)[None])
+    noise = np.random.default_rng(0).standard_normal(photograph.shape).astype(np.float32)
+    step = np.array([t], dtype="int32")
+    noisy = q_sample(schedule, photograph, step, noise)
+    guess = network([noisy, ops.convert_to_tensor(step)])
+    cleaned = predict_x_start_from_noise(schedule, noisy, step, guess)
+    pictures = [ops.convert_to_numpy(x)[0] for x in (photograph, noisy, cleaned)]
+    titles = ["the photograph", f"noise of t = {t}", "noise taken away"]
+    error = np.mean(np.square(ops.convert_to_numpy(guess) - noise))
+    return plots.image_strip(pictures, titles), float(error)
