@@ -246,8 +246,10 @@ def p_sample(
 
 def add_step_noise(step: BackwardStep, t: Any, noise: Any) -> Any:
     """Draw from p(x_{t-1} | x_t): mean + σ z, but the mean alone where t = 0 (Algorithm 2)."""
-    not_last = ops.reshape(ops.cast(t > 0, "float32"), (-1,) + (1,) * (len(step.mean.shape) - 1))
-    return step.mean + not_last * ops.exp(0.5 * step.log_variance) * as_float32(noise)
+    not_last = ops.convert_to_tensor(t) > 0
+    not_last = ops.reshape(not_last, (-1,) + (1,) * (len(step.mean.shape) - 1))
+    step_noise = ops.exp(0.5 * step.log_variance) * as_float32(noise)
+    return step.mean + ops.where(not_last, step_noise, 0.0)
 
 
 def p_sample_loop_progressive(
@@ -317,8 +319,10 @@ def _checked_steps(steps: int | None, schedule: NoiseSchedule, x_T: Any) -> int:
     T = len(schedule)
     if steps is None:
         return T
-    if not 1 <= steps <= T:
-        raise ValueError(f"steps = {steps} must lie in 1 … {T}, the length of the schedule.")
+    if not isinstance(steps, (int, np.integer)) or not 1 <= steps <= T:
+        raise ValueError(
+            f"steps = {steps} must lie in 1 … {T}, the length of the schedule, and be whole."
+        )
     if steps < T and x_T is None:
         raise ValueError(
             f"steps = {steps} of {T} start from images that are noisy, not from pure noise: pass "
@@ -366,7 +370,8 @@ def p_sample_loop(
         **options: as for :func:`p_sample_loop_progressive`.
 
     Returns:
-        float32 tensor of that shape; images lie in [-1, 1].
+        float32 tensor of that shape. Images lie in [-1, 1], unless ``"x_prev"`` is predicted: it
+        is taken as it stands.
     """
     journey = p_sample_loop_progressive(denoise_fn, schedule, shape, **options)
     stop = next(journey)
@@ -434,8 +439,9 @@ def interpolate(
     """Draw images that lie between two others: mix their noisy versions, then walk back.
 
     Both images get ``t`` + 1 steps of noise, each its own; the noisy images are mixed,
-    (1-λ) x_t + λ x'_t, and the way back is walked from there (section 4.3 of the paper). Mixing
-    the clean images and then adding noise is something else: at small t it gives a double exposure.
+    (1-λ) x_t + λ x'_t, and the way back is walked from there (section 4.4 of the paper). That is
+    the double exposure of the clean images under noise of a smaller variance, (1-λ)² + λ² times
+    1-ᾱ: at small t it stays one; with enough noise, the way back makes an image of it.
 
     Args:
         denoise_fn: callable ``(x_t, t) -> prediction``.
@@ -475,12 +481,14 @@ def _mixed(
     share = np.asarray(weights, dtype="float32")
     if share.ndim != 1 or not share.size or not (share.min() >= 0 and share.max() <= 1):
         raise ValueError(f"weights = {weights} must be a list of numbers from 0 to 1.")
+    if not isinstance(t, (int, np.integer)):
+        raise ValueError(f"t = {t} must be a whole number, such as {len(schedule) // 2}.")
     step = np.array([t], dtype="int32")
     noisy_1, noisy_2 = (
         q_sample(schedule, image, step, keras.random.normal(image_1.shape, seed=generator))
         for image in (image_1, image_2)
     )
-    share = share.reshape((-1,) + (1,) * (len(image_1.shape) - 1))
+    share = as_float32(share.reshape((-1,) + (1,) * (len(image_1.shape) - 1)))
     return (1 - share) * noisy_1 + share * noisy_2
 
 

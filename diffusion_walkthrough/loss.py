@@ -80,7 +80,7 @@ def normal_kl(mean_1: Any, log_variance_1: Any, mean_2: Any, log_variance_2: Any
     """Compute the KL divergence from one Gaussian to another, for each pixel, in nats.
 
     KL(N_1 ‖ N_2) = ½ (log σ²_2 - log σ²_1 + (σ²_1 + (μ_1-μ_2)²) / σ²_2 - 1). Each term L_{t-1} of
-    the variational bound is one of these (Eq. 5). Never negative.
+    the variational bound is one of these (Eq. 5). Never negative, but for rounding.
 
     Args:
         mean_1: of the true bell; a tensor, array or number, as are the other three.
@@ -95,7 +95,8 @@ def normal_kl(mean_1: Any, log_variance_1: Any, mean_2: Any, log_variance_2: Any
     mean_2, log_variance_2 = as_float32(mean_2), as_float32(log_variance_2)
     log_ratio = log_variance_1 - log_variance_2
     squared_distance = ops.square(mean_1 - mean_2) * ops.exp(-log_variance_2)
-    return 0.5 * (-log_ratio + ops.exp(log_ratio) + squared_distance - 1.0)
+    # exp(r) - 1 as one function: near r = 0, float32 would lose its digits in the difference.
+    return 0.5 * (-log_ratio + ops.expm1(log_ratio) + squared_distance)
 
 
 def variational_weight(schedule: NoiseSchedule, t: Any) -> Any:
@@ -122,6 +123,7 @@ def training_losses(
     prediction: str = "noise",
     variance: str = "fixed_small",
     loss: str = "mse",
+    levels: int = 256,
 ) -> Any:
     """Mark what a network has answered, for each image.
 
@@ -135,21 +137,20 @@ def training_losses(
         noise: the noise in them, same shape.
         prediction: ``"noise"``, ``"x_start"`` or ``"x_prev"``.
         variance: ``"fixed_small"``, ``"fixed_large"`` or ``"learned"``.
-        loss: ``"mse"``, the mean squared error (Eq. 14 for the noise), or ``"kl"``, the term
-            L_t of the variational bound (Eq. 5) in bits per dimension.
+        loss: ``"mse"``, the mean squared error (Eq. 14), or ``"kl"``, L_t in bits (Eq. 5).
+        levels: how many values a pixel can have, for ``"kl"`` at t = 0.
 
     Returns:
-        float32 ``(batch,)``. Nothing is clipped: it would hide errors from the training.
+        float32 ``(batch,)``; nothing is clipped.
 
     Raises:
-        ValueError: if a name is none of those above, or for a learned variance under ``"mse"``,
-            which would teach it nothing.
+        ValueError: for another name, or a learned variance under ``"mse"``.
     """
     if loss not in LOSS_NAMES:
         raise ValueError(f"loss = {loss!r} must be one of {LOSS_NAMES}.")
     if loss == "kl":
         step = backward_step(answer, schedule, x_t, t, variance, clip=False, prediction=prediction)
-        return variational_bound_terms(schedule, x_start, x_t, t, step)
+        return variational_bound_terms(schedule, x_start, x_t, t, step, levels)
     if variance == "learned":
         raise ValueError("loss = 'mse' says nothing about a variance: use 'kl' to learn it.")
     answer, target = as_float32(answer), as_float32(noise)
@@ -178,7 +179,7 @@ def discretized_gaussian_log_likelihood(
     """
     x, mean = as_float32(x), as_float32(mean)
     half_bin = 1.0 / (levels - 1)
-    # Folded to the left side, where the area under the curve is small and keeps its digits.
+    # Folded to the left side, so that a level costs the same on either side of the mean.
     distance = -ops.abs(x - mean)
     inverse_scale = ops.exp(-as_float32(log_scale))
     upper = _normal_cdf((distance + half_bin) * inverse_scale)
@@ -236,8 +237,9 @@ def prior_bits_per_dim(schedule: NoiseSchedule, x_start: Any) -> Any:
     """
     x_start = as_float32(x_start)
     last = np.full(x_start.shape[0], len(schedule) - 1, dtype="int32")
-    mean, variance = q_mean_variance(schedule, x_start, last)
-    return mean_per_image(normal_kl(mean, ops.log(variance), 0.0, 0.0)) / LN_2
+    mean, _ = q_mean_variance(schedule, x_start, last)
+    log_variance = float(np.log1p(-schedule.alphas_cumprod[-1]))  # float32 has too few digits
+    return mean_per_image(normal_kl(mean, log_variance, 0.0, 0.0)) / LN_2
 
 
 class BitsPerDim(NamedTuple):
@@ -275,9 +277,11 @@ def bits_per_dim(
         **options: ``variance``, ``clip`` and ``prediction`` of ``p_mean_variance``.
 
     Raises:
-        ValueError: if a pixel is on none of the levels.
+        ValueError: if a pixel is on none of the levels, or a number is too small.
     """
     images = _checked_levels(images, levels)
+    if batch_size < 1:
+        raise ValueError(f"batch_size = {batch_size} must be at least 1.")
     generator = keras.random.SeedGenerator(seed)
     batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
     bar = keras.utils.Progbar(len(batches) * len(schedule)) if progress else None
@@ -314,6 +318,11 @@ def _bound_at(
 
 def _checked_levels(images: Any, levels: int) -> np.ndarray:
     images = np.asarray(ops.convert_to_numpy(images), dtype="float32")
+    if not images.size or levels < 2:
+        raise ValueError(
+            f"images have shape {images.shape} and levels = {levels}: there must be at least one "
+            "image, and at least 2 levels for a pixel to tell anything."
+        )
     steps = (images + 1) / 2 * (levels - 1)
     wrong = images[~(np.abs(steps - np.round(steps)) < 0.01) | (np.abs(images) > 1 + 1e-6)]
     if wrong.size:

@@ -368,7 +368,8 @@ class DiffusionParameters(_Parameters):
     clean image "x_start", or the mean of the step back, "x_prev" (Eq. 8). ``variance`` is that of
     a backward step (section 3.2): "fixed_large" is β, "fixed_small" is the posterior variance β̃,
     and "learned" has the network predict its logarithm too. ``loss`` is "mse", the mean squared
-    error of the prediction (Eq. 14), or "kl", the term of the variational bound (Eq. 5).
+    error of the prediction (Eq. 14), or "kl", the term of the variational bound (Eq. 5);
+    ``pixel_levels`` is how many values a pixel of the data can have, which the bound counts with.
 
     Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy; also
     for two that cannot go together.
@@ -380,13 +381,14 @@ class DiffusionParameters(_Parameters):
     prediction: str = "noise"
     variance: str = "fixed_large"
     loss: str = "mse"
+    pixel_levels: int = 256
 
     _nested: ClassVar[dict[str, type[_Parameters]]] = {
         "schedule": ScheduleParameters,
         "unet": UNetParameters,
         "training": TrainingParameters,
     }
-    _added_later: ClassVar[dict[str, object]] = {"loss": "mse"}
+    _added_later: ClassVar[dict[str, object]] = {"loss": "mse", "pixel_levels": 256}
 
     def __post_init__(self) -> None:
         for name, kind in self._nested.items():
@@ -399,6 +401,7 @@ class DiffusionParameters(_Parameters):
             prediction=_choice("prediction", self.prediction, PREDICTION_NAMES),
             variance=_choice("variance", self.variance, VARIANCE_NAMES),
             loss=_choice("loss", self.loss, LOSS_NAMES),
+            pixel_levels=_integer("pixel_levels", self.pixel_levels, minimum=2),
         )
         self._check_combination()
 
@@ -441,6 +444,7 @@ class DiffusionParameters(_Parameters):
                 horizontal_flip=False,
             ),
             variance="fixed_small",
+            pixel_levels=17,
         )
 
     @classmethod

@@ -222,6 +222,7 @@ class DiffusionModel(keras.Model):
         if isinstance(parameters, dict):
             parameters = DiffusionParameters.from_dict(parameters)
         self.diffusion_parameters = parameters
+        self._seed = seed
         self.schedule = NoiseSchedule.from_parameters(parameters.schedule)
         self.network = build_unet(parameters.unet, parameters.variance == "learned")
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -271,11 +272,18 @@ class DiffusionModel(keras.Model):
         One number, the mean over the images; ``sample_weight`` weighs them.
         """
         answer, images, x_t, t, noise = y_pred
-        rules = {**self.backward_options, "loss": self.diffusion_parameters.loss}
-        losses = training_losses(answer, self.schedule, images, x_t, t, noise, **rules)
+        asked = (answer, self.schedule, images, x_t, t, noise)
+        losses = training_losses(*asked, **self.marking_options)
         if sample_weight is not None:
             losses = losses * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
         return ops.mean(losses)
+
+    @property
+    def marking_options(self) -> dict[str, Any]:
+        """How answers are marked: the options of :func:`loss.training_losses`."""
+        parameters = self.diffusion_parameters
+        rules = {"loss": parameters.loss, "levels": parameters.pixel_levels}
+        return {**self.backward_options, **rules}
 
     @property
     def backward_options(self) -> dict[str, str]:
@@ -327,6 +335,9 @@ class DiffusionModel(keras.Model):
             **options: as for ``keras.Model.fit``. :class:`TrainingLogs` and, where weights are
                 averaged, :class:`AveragedWeights` are put before your own callbacks.
 
+        A ``fit`` that is interrupted leaves the weights of its last step in the model, one that
+        ends leaves the averaged ones. Weights set by hand in between start a new average.
+
         Returns:
             Keras's history: of each epoch the loss, the learning rate at its end, and the mean
             global norm of the gradients before clipping.
@@ -341,8 +352,14 @@ class DiffusionModel(keras.Model):
                 batch_size = self.diffusion_parameters.training.batch_size
         if epochs is None:
             epochs = self._planned_epochs(x, batch_size, options)
-        options["callbacks"] = self._with_own_callbacks(options.get("callbacks"))
-        return super().fit(x, y, batch_size=batch_size, epochs=epochs, **options)
+        options["callbacks"] = callbacks = self._with_own_callbacks(options.get("callbacks"))
+        try:
+            return super().fit(x, y, batch_size=batch_size, epochs=epochs, **options)
+        except BaseException:
+            for callback in callbacks:
+                if isinstance(callback, AveragedWeights):
+                    callback.show_own()
+            raise
 
     def evaluate(
         self, x: Any = None, y: Any = None, batch_size: int | None = None, **options: Any
@@ -374,13 +391,15 @@ class DiffusionModel(keras.Model):
         """Put this module's callbacks before the caller's, which then see what ours have done."""
         if isinstance(callbacks, keras.callbacks.CallbackList):
             return callbacks
-        others = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+        others = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
         own = [TrainingLogs()]
         swapping = (AveragedWeights, keras.callbacks.SwapEMAWeights)
         averaged = self.compiled and getattr(bare_optimizer(self.optimizer), "use_ema", False)
         if averaged and not any(isinstance(callback, swapping) for callback in others):
             own.append(AveragedWeights())
-        return [*own, *(callback for callback in others if callback is not None)]
+        # What is to be resumed from is saved before the averages take the weights' place.
+        backups = [c for c in others if isinstance(c, keras.callbacks.BackupAndRestore)]
+        return [*backups, *own, *(c for c in others if c is not None and c not in backups)]
 
     def _planned_epochs(self, x: Any, batch_size: int | None, options: dict[str, Any]) -> int:
         """How many epochs make up ``decay_steps`` steps, with the options that ``fit`` got."""
@@ -438,7 +457,8 @@ class DiffusionModel(keras.Model):
             **options: passed on to the sampler, ``progress=True`` for instance.
 
         Returns:
-            float32 ``(n, height, width, channels)`` in [-1, 1].
+            float32 ``(n, height, width, channels)`` in [-1, 1] (but see :func:`p_sample_loop` for
+            a predicted ``"x_prev"``).
 
         Raises:
             ValueError: if ``n`` is not a whole number of at least 1.
@@ -454,7 +474,8 @@ class DiffusionModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to build the model again."""
-        return {"parameters": self.diffusion_parameters.to_dict(), "name": self.name}
+        parameters = self.diffusion_parameters.to_dict()
+        return {"parameters": parameters, "seed": self._seed, "name": self.name}
 
 
 def _is_array(x: Any) -> bool:
@@ -508,7 +529,8 @@ class AveragedWeights(keras.callbacks.Callback):
 
     Training goes on with its own weights. Keras's ``SwapEMAWeights`` is meant for the same, but in
     a run that stops early it leaves the weights of the last step in the model, and its way of
-    swapping rounds them on TensorFlow.
+    swapping rounds them on TensorFlow. A ``ModelCheckpoint`` saves the averages too: right to draw
+    with; to go on with an interrupted run, use ``BackupAndRestore``.
     """
 
     def __init__(self) -> None:
@@ -517,38 +539,54 @@ class AveragedWeights(keras.callbacks.Callback):
         self._own_weights: list[Any] | None = None
 
     def _pairs(self) -> list[tuple[Any, Any]]:
+        """Each weight that is trained, with its average; none before the first step."""
         optimizer = bare_optimizer(self.model.optimizer)
-        averages = getattr(optimizer, "_model_variables_moving_average", [])
-        return list(zip(self.model.trainable_variables, averages, strict=False))
+        if not optimizer.built:
+            return []
+        averages = optimizer._model_variables_moving_average
+        return list(zip(optimizer._trainable_variables, averages, strict=True))
 
-    def _show_average(self) -> None:
+    def show_average(self) -> None:
+        """Put the averages into the model, and remember the training's own weights."""
         if self._own_weights is None:
             pairs = self._pairs()
             self._own_weights = [ops.convert_to_numpy(weight) for weight, _ in pairs]
             for weight, average in pairs:
                 weight.assign(average)
 
-    def _go_on_training(self) -> None:
+    def show_own(self) -> None:
+        """Put the training's own weights back."""
         if self._own_weights is not None:
             for (weight, _), value in zip(self._pairs(), self._own_weights, strict=True):
                 weight.assign(value)
             self._own_weights = None
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Start a new average where the weights were set by hand since the last ``fit`` ended."""
+        if getattr(self.model, "_fit_has_ended", False):
+            for weight, average in self._pairs():
+                average.assign(weight)
+        self.model._fit_has_ended = False
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Remember that the averages are in the model now."""
+        self.model._fit_has_ended = True
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Go back to the training's own weights."""
-        self._go_on_training()
+        self.show_own()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Show the averages to the callbacks that follow."""
-        self._show_average()
+        self.show_average()
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Show the averages to the validation."""
-        self._show_average()
+        self.show_average()
 
     def on_test_end(self, logs: Any = None) -> None:
         """Go back to the training's own weights."""
-        self._go_on_training()
+        self.show_own()
 
 
 class SampleHistory(keras.callbacks.Callback):

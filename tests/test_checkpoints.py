@@ -12,6 +12,7 @@ import pytest
 
 from diffusion_walkthrough import checkpoints
 from diffusion_walkthrough.checkpoints import load_model, save_model
+from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.parameters import (
     DiffusionParameters,
     ScheduleParameters,
@@ -268,3 +269,21 @@ def test_a_model_of_another_precision_is_refused_because_it_would_come_back_chan
     with pytest.raises(ValueError, match="mixed_bfloat16"):
         save_model(model, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["folder", "file.keras"])
+def test_a_learned_variance_comes_back(tmp_path, name):
+    parameters = dataclasses.replace(TINY, prediction="x_start", variance="learned", loss="kl")
+    model = DiffusionModel(parameters, seed=3)
+    again = load_model(save_model(model, tmp_path / name))
+    assert again.diffusion_parameters == parameters
+    np.testing.assert_array_equal(again.sample(2, seed=0), model.sample(2, seed=0))
+
+
+def test_a_keras_file_asks_the_same_questions_when_it_is_evaluated(tmp_path):
+    model = DiffusionModel(TINY, seed=3)
+    model.compile()
+    again = load_model(save_model(model, tmp_path / "model.keras"))
+    images = load_images("digits")[0][:64, 2:6, 2:6]
+    losses = [m.evaluate(images, verbose=0) for m in (model, again)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -121,6 +121,7 @@ def test_cifar10_is_the_papers():
         "prediction": "noise",
         "variance": "fixed_large",
         "loss": "mse",
+        "pixel_levels": 256,
     }
 
 
@@ -418,18 +419,17 @@ def test_a_broken_json_file_is_refused_with_its_name_and_problem(tmp_path, digit
     assert "broken.json" in str(caught.value)
 
 
-def test_a_file_of_version_1_says_nothing_of_the_loss_and_means_the_mean_squared_error(
-    tmp_path, digits
-):
+def test_a_file_of_version_1_means_the_mean_squared_error_and_256_levels(tmp_path, digits):
     values = digits.to_dict()
     assert values.pop("loss") == "mse"
+    assert values.pop("pixel_levels") == 17
     path = tmp_path / "old.json"
     path.write_text(
         json.dumps(
             {"format": "diffusion_walkthrough.parameters", "version": 1, "parameters": values}
         )
     )
-    assert load_parameters(path) == digits
+    assert load_parameters(path) == dataclasses.replace(digits, pixel_levels=256)
 
 
 @pytest.mark.parametrize("prediction", PREDICTION_NAMES)
