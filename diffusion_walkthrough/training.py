@@ -552,7 +552,8 @@ class AveragedWeights(keras.callbacks.Callback):
             pairs = self._pairs()
             self._own_weights = [ops.convert_to_numpy(weight) for weight, _ in pairs]
             for weight, average in pairs:
-                weight.assign(average)
+                # By way of NumPy: on JAX the two would share a buffer that each step gives away.
+                weight.assign(ops.convert_to_numpy(average))
 
     def show_own(self) -> None:
         """Put the training's own weights back."""
@@ -565,7 +566,7 @@ class AveragedWeights(keras.callbacks.Callback):
         """Start a new average where the weights were set by hand since the last ``fit`` ended."""
         if getattr(self.model, "_fit_has_ended", False):
             for weight, average in self._pairs():
-                average.assign(weight)
+                average.assign(ops.convert_to_numpy(weight))
         self.model._fit_has_ended = False
 
     def on_train_end(self, logs: Any = None) -> None:

@@ -242,11 +242,15 @@ def averaged_by_hand(weights, momentum):
 def fit_and_record(model, epochs, **options):
     """Train one step an epoch; the weights after each step, and after each epoch."""
     after_step, after_epoch = [], []
-    record = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: after_step.append(model.network.get_weights()),
-        on_epoch_end=lambda epoch, logs: after_epoch.append(model.network.get_weights()),
-    )
-    model.fit(digits(32), epochs=epochs, verbose=0, callbacks=[record], **options)
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            after_step.append(self.model.network.get_weights())
+
+        def on_epoch_end(self, epoch, logs=None):
+            after_epoch.append(self.model.network.get_weights())
+
+    model.fit(digits(32), epochs=epochs, verbose=0, callbacks=[Record()], **options)
     return after_step, after_epoch
 
 
@@ -316,6 +320,9 @@ class Interrupted(Exception):
     """Somebody has pressed the stop button."""
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="Keras puts the average there at once, on JAX"
+)
 @pytest.mark.parametrize("moment", ["on_train_batch_end", "on_test_begin", "on_epoch_end"])
 def test_an_interrupted_fit_leaves_the_weights_of_its_last_step(moment):
     model = DiffusionModel(with_training(ema_momentum=0.9), seed=0)
@@ -467,10 +474,12 @@ def test_the_norm_is_the_mean_over_the_epoch():
     assert "gradient_norm" not in model.fit(digits(32), verbose=0).history
     quickly(model, AveragingAdam(1e-3))
     totals = []
-    tally = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: totals.append(numpy(model.optimizer.gradient_norms))
-    )
-    history = model.fit(digits(96), epochs=2, verbose=0, callbacks=[tally]).history
+
+    class Tally(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            totals.append(numpy(self.model.optimizer.gradient_norms))
+
+    history = model.fit(digits(96), epochs=2, verbose=0, callbacks=[Tally()]).history
     sums = np.array(totals)
     np.testing.assert_array_equal(sums[:, 1], [1, 2, 3, 1, 2, 3])
     for epoch in (0, 1):
