@@ -146,7 +146,7 @@ def backward_step(
     """
     x_t, answer = as_float32(x_t), as_float32(answer)
     answer, variances, log_variances = _split_variance(answer, schedule, x_t, t, variance)
-    _check_answer(answer, x_t, variance)
+    check_answer(answer, x_t, variance)
     x_start = predict_x_start(schedule, x_t, t, answer, prediction)
     if clip:
         x_start = ops.clip(x_start, -1.0, 1.0)
@@ -174,7 +174,12 @@ def _split_variance(
     return answer, ops.exp(log_variances), log_variances
 
 
-def _check_answer(answer: Any, x_t: Any, variance: str) -> None:
+def check_answer(answer: Any, x_t: Any, variance: str) -> None:
+    """Refuse an answer that is not one number for each pixel: it would broadcast to nonsense.
+
+    Raises:
+        ValueError: naming both shapes, and the remedy.
+    """
     if not same_shape(answer, x_t):
         raise ValueError(
             f"denoise_fn answered with shape {tuple(answer.shape)} to x_t of shape "

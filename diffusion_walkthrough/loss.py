@@ -16,6 +16,7 @@ from keras import ops
 from diffusion_walkthrough.backward_sampling import (
     BackwardStep,
     backward_step,
+    check_answer,
     p_mean_variance,
     predict_from_x_start,
 )
@@ -128,8 +129,7 @@ def training_losses(
     """Mark what a network has answered, for each image.
 
     Args:
-        answer: what the network predicts for ``x_t`` and ``t``, ``(batch, …)``; with a learned
-            variance twice the channels.
+        answer: what the network predicts, ``(batch, …)``; twice the channels for ``"learned"``.
         schedule: the noise schedule.
         x_start: the clean images in [-1, 1], ``(batch, …)``.
         x_t: the noisy images, same shape.
@@ -144,7 +144,7 @@ def training_losses(
         float32 ``(batch,)``; nothing is clipped.
 
     Raises:
-        ValueError: for another name, or a learned variance under ``"mse"``.
+        ValueError: for another name or shape, or a learned variance under ``"mse"``.
     """
     if loss not in LOSS_NAMES:
         raise ValueError(f"loss = {loss!r} must be one of {LOSS_NAMES}.")
@@ -154,6 +154,7 @@ def training_losses(
     if variance == "learned":
         raise ValueError("loss = 'mse' says nothing about a variance: use 'kl' to learn it.")
     answer, target = as_float32(answer), as_float32(noise)
+    check_answer(answer, x_t, variance)
     if prediction != "noise":
         target = predict_from_x_start(schedule, x_t, t, x_start, prediction)
     return mean_per_image(ops.square(target - answer))

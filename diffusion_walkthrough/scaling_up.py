@@ -12,7 +12,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,78 +21,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffusion_walkthrough.parameters import UNetParameters
 from diffusion_walkthrough.training import DiffusionModel
-from diffusion_walkthrough.unet import EPSILON
+from diffusion_walkthrough.unet import EPSILON, Block, blocks
 
 #: The largest number that float16 holds, and the smallest above 0.
 FLOAT16_MAX = 65_504.0
 FLOAT16_MIN = 2.0**-24
 
 # ---------------------------------------------------------------------------------------------
-# How many operations a network takes: the same graph as build_unet, strung from sizes and widths.
+# How many operations a network takes, block by block.
 # ---------------------------------------------------------------------------------------------
-
-
-class Block(NamedTuple):
-    """A piece of a UNet that costs something.
-
-    Attributes:
-        part: where it stands, in the words of ``unet.parameters_by_part``.
-        kind: "convolution", "dense" (of the time, once for each image), "residual" or "attention".
-        old_width: channels that go in.
-        new_width: channels that come out.
-        side: of its result in pixels; 1 for the time, which has no pixels.
-    """
-
-    part: str
-    kind: str
-    old_width: int
-    new_width: int
-    side: int
-
-
-def blocks(parameters: UNetParameters) -> Iterator[Block]:
-    """List the pieces of ``build_unet(parameters)`` in the order in which an image meets them."""
-    base, size, widths = parameters.base_width, parameters.image_size, parameters.level_widths
-    yield Block("time", "dense", base, 4 * base, 1)
-    yield Block("time", "dense", 4 * base, 4 * base, 1)
-    yield Block("first", "convolution", parameters.channels, base, size)
-    skips = [base]  # the width of every result that is kept
-    for level in range(len(widths)):
-        for block in _down(parameters, level, skips[-1]):
-            yield block
-            if block.kind != "attention":  # attention is part of the result before it
-                skips.append(block.new_width)
-    width, side = widths[-1], parameters.level_sizes[-1]
-    yield Block("middle", "residual", width, width, side)
-    yield Block("middle", "attention", width, width, side)
-    yield Block("middle", "residual", width, width, side)
-    x = width
-    for level in reversed(range(len(widths))):
-        yield from _up(parameters, level, x, skips)
-        x = widths[level]
-    yield Block("last", "convolution", widths[0], parameters.channels, size)
-
-
-def _down(parameters: UNetParameters, level: int, x: int) -> Iterator[Block]:
-    side, width = parameters.level_sizes[level], parameters.level_widths[level]
-    for _ in range(parameters.residual_blocks):
-        yield Block(f"down {side}", "residual", x, width, side)
-        if side in parameters.attention_sizes:
-            yield Block(f"down {side}", "attention", width, width, side)
-        x = width
-    if level != len(parameters.level_sizes) - 1:
-        yield Block(f"down {side}", "convolution", width, width, side // 2)
-
-
-def _up(parameters: UNetParameters, level: int, x: int, skips: list[int]) -> Iterator[Block]:
-    side, width = parameters.level_sizes[level], parameters.level_widths[level]
-    for _ in range(parameters.residual_blocks + 1):
-        yield Block(f"up {side}", "residual", x + skips.pop(), width, side)
-        if side in parameters.attention_sizes:
-            yield Block(f"up {side}", "attention", width, width, side)
-        x = width
-    if level != 0:
-        yield Block(f"up {side}", "convolution", width, width, 2 * side)
 
 
 def conv_multiply_adds(old_width: int, new_width: int, side: int, kernel_size: int = 3) -> int:

@@ -330,13 +330,13 @@ class DiffusionModel(keras.Model):
                 else that Keras trains on and that yields such batches.
             y: not used: the images are their own answer.
             batch_size: images per step; None takes the parameters' number.
-            epochs: None plans the whole run of ``decay_steps`` steps, or 1 epoch if the
-                parameters name no such number.
+            epochs: None plans the whole run of ``decay_steps`` steps, or 1 epoch without them.
             **options: as for ``keras.Model.fit``. :class:`TrainingLogs` and, where weights are
                 averaged, :class:`AveragedWeights` are put before your own callbacks.
 
-        A ``fit`` that is interrupted leaves the weights of its last step in the model, one that
-        ends leaves the averaged ones. Weights set by hand in between start a new average.
+        A ``fit`` that is interrupted leaves the weights of its last step in the model (on JAX,
+        where Keras ends every run alike, the averaged ones if it was in the middle of an epoch),
+        one that ends leaves the averaged ones. Weights set by hand after that start a new average.
 
         Returns:
             Keras's history: of each epoch the loss, the learning rate at its end, and the mean
@@ -356,7 +356,7 @@ class DiffusionModel(keras.Model):
         try:
             return super().fit(x, y, batch_size=batch_size, epochs=epochs, **options)
         except BaseException:
-            for callback in callbacks:
+            for callback in getattr(callbacks, "callbacks", callbacks):  # a CallbackList's, or ours
                 if isinstance(callback, AveragedWeights):
                     callback.show_own()
             raise
@@ -552,7 +552,6 @@ class AveragedWeights(keras.callbacks.Callback):
             pairs = self._pairs()
             self._own_weights = [ops.convert_to_numpy(weight) for weight, _ in pairs]
             for weight, average in pairs:
-                # By way of NumPy: on JAX the two would share a buffer that each step gives away.
                 weight.assign(ops.convert_to_numpy(average))
 
     def show_own(self) -> None:
@@ -563,10 +562,14 @@ class AveragedWeights(keras.callbacks.Callback):
             self._own_weights = None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Start a new average where the weights were set by hand since the last ``fit`` ended."""
-        if getattr(self.model, "_fit_has_ended", False):
-            for weight, average in self._pairs():
-                average.assign(ops.convert_to_numpy(weight))
+        """Start a new average where the weights were set by hand since the last ``fit`` ended.
+
+        Either way, by way of NumPy: on JAX an average that Keras has put into the model shares its
+        buffer with the weight, and the first step would give it away twice.
+        """
+        has_ended = getattr(self.model, "_fit_has_ended", False)
+        for weight, average in self._pairs():
+            average.assign(ops.convert_to_numpy(weight if has_ended else average))
         self.model._fit_has_ended = False
 
     def on_train_end(self, logs: Any = None) -> None:

@@ -8,7 +8,8 @@ Shapes are ``(batch, height, width, channels)`` throughout.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import keras
 from keras import layers, ops
@@ -246,6 +247,70 @@ def _up(x: Any, skips: list[Any], embedding: Any, parameters: UNetParameters) ->
 # ---------------------------------------------------------------------------------------------
 
 
+class Block(NamedTuple):
+    """A piece of a UNet that costs something.
+
+    Attributes:
+        part: where it stands, in the words of :func:`parameters_by_part`.
+        kind: "convolution", "dense" (of the time, once for each image), "residual" or "attention".
+        old_width: channels that go in.
+        new_width: channels that come out.
+        side: of its result in pixels; 1 for the time, which has no pixels.
+    """
+
+    part: str
+    kind: str
+    old_width: int
+    new_width: int
+    side: int
+
+
+def blocks(parameters: UNetParameters, learned_variance: bool = False) -> Iterator[Block]:
+    """List the pieces of the network of :func:`build_unet` in the order an image meets them."""
+    base, size, widths = parameters.base_width, parameters.image_size, parameters.level_widths
+    yield Block("time", "dense", base, 4 * base, 1)
+    yield Block("time", "dense", 4 * base, 4 * base, 1)
+    yield Block("first", "convolution", parameters.channels, base, size)
+    skips = [base]  # the width of every result that is kept
+    for level in range(len(widths)):
+        for block in _blocks_down(parameters, level, skips[-1]):
+            yield block
+            if block.kind != "attention":  # attention is part of the result before it
+                skips.append(block.new_width)
+    width, side = widths[-1], parameters.level_sizes[-1]
+    yield Block("middle", "residual", width, width, side)
+    yield Block("middle", "attention", width, width, side)
+    yield Block("middle", "residual", width, width, side)
+    x = width
+    for level in reversed(range(len(widths))):
+        yield from _blocks_up(parameters, level, x, skips)
+        x = widths[level]
+    last_width = output_channels(parameters, learned_variance)
+    yield Block("last", "convolution", widths[0], last_width, size)
+
+
+def _blocks_down(parameters: UNetParameters, level: int, x: int) -> Iterator[Block]:
+    side, width = parameters.level_sizes[level], parameters.level_widths[level]
+    for _ in range(parameters.residual_blocks):
+        yield Block(f"down {side}", "residual", x, width, side)
+        if side in parameters.attention_sizes:
+            yield Block(f"down {side}", "attention", width, width, side)
+        x = width
+    if level != len(parameters.level_sizes) - 1:
+        yield Block(f"down {side}", "convolution", width, width, side // 2)
+
+
+def _blocks_up(parameters: UNetParameters, level: int, x: int, skips: list[int]) -> Iterator[Block]:
+    side, width = parameters.level_sizes[level], parameters.level_widths[level]
+    for _ in range(parameters.residual_blocks + 1):
+        yield Block(f"up {side}", "residual", x + skips.pop(), width, side)
+        if side in parameters.attention_sizes:
+            yield Block(f"up {side}", "attention", width, width, side)
+        x = width
+    if level != 0:
+        yield Block(f"up {side}", "convolution", width, width, 2 * side)
+
+
 def conv_parameters(old_width: int, new_width: int, kernel_size: int = 3) -> int:
     """Count the weights of a convolution, and one bias for each new channel."""
     return kernel_size**2 * old_width * new_width + new_width
@@ -287,55 +352,18 @@ def parameters_by_part(
         ``{"time": …, "first": …, "down 32": …, …, "middle": …, …, "up 32": …, "last": …}``; the
         numbers in the names are the sides of the levels in pixels.
     """
-    base, channels, widths = parameters.base_width, parameters.channels, parameters.level_widths
-    time = dense_parameters(base, 4 * base) + dense_parameters(4 * base, 4 * base)
-    down, skips = _count_down(parameters)
-    middle = 2 * residual_parameters(widths[-1], widths[-1], 4 * base)
-    return {
-        "time": time,
-        "first": conv_parameters(channels, base),
-        **down,
-        "middle": middle + attention_parameters(widths[-1]),
-        **_count_up(parameters, skips),
-        "last": 2 * widths[0]
-        + conv_parameters(widths[0], output_channels(parameters, learned_variance)),
-    }
-
-
-def _count_block(old_width: int, level: int, parameters: UNetParameters) -> int:
-    width = parameters.level_widths[level]
-    count = residual_parameters(old_width, width, 4 * parameters.base_width)
-    if parameters.level_sizes[level] in parameters.attention_sizes:
-        count += attention_parameters(width)
-    return count
-
-
-def _count_down(parameters: UNetParameters) -> tuple[dict[str, int], list[int]]:
-    """The counts of the levels on the way down, and the width of every result that is kept."""
-    counts, skips = {}, [parameters.base_width]
-    for level, (size, width) in enumerate(
-        zip(parameters.level_sizes, parameters.level_widths, strict=True)
-    ):
-        count = 0
-        for _ in range(parameters.residual_blocks):
-            count += _count_block(skips[-1], level, parameters)
-            skips.append(width)
-        if level != len(parameters.level_sizes) - 1:
-            count += conv_parameters(width, width)
-            skips.append(width)
-        counts[f"down {size}"] = count
-    return counts, skips
-
-
-def _count_up(parameters: UNetParameters, skips: list[int]) -> dict[str, int]:
-    """The counts of the levels on the way up; each block also receives a kept result."""
-    counts, skips, x = {}, list(skips), skips[-1]
-    for level in reversed(range(len(parameters.level_sizes))):
-        width, count = parameters.level_widths[level], 0
-        for _ in range(parameters.residual_blocks + 1):
-            count += _count_block(x + skips.pop(), level, parameters)
-            x = width
-        if level != 0:
-            count += conv_parameters(width, width)
-        counts[f"up {parameters.level_sizes[level]}"] = count
+    counts: dict[str, int] = {}
+    for block in blocks(parameters, learned_variance):
+        count = _block_parameters(block, 4 * parameters.base_width)
+        counts[block.part] = counts.get(block.part, 0) + count
+    counts["last"] += 2 * parameters.level_widths[0]  # the normalization before the last
     return counts
+
+
+def _block_parameters(block: Block, embedding_width: int) -> int:
+    _, kind, old_width, new_width, _ = block
+    if kind == "residual":
+        return residual_parameters(old_width, new_width, embedding_width)
+    if kind == "attention":
+        return attention_parameters(new_width)
+    return conv_parameters(old_width, new_width, 1 if kind == "dense" else 3)

@@ -697,6 +697,9 @@ def test_wrong_names_and_what_cannot_be_learned_are_refused():
         training_losses(*given, loss="vlb")
     with pytest.raises(ValueError, match=r"'mse' says nothing about a variance.*'kl'"):
         training_losses(*given, variance="learned")
+    for answer in (noise[:, :1], noise[..., 0]):
+        with pytest.raises(ValueError, match=r"must predict one number for each pixel"):
+            training_losses(answer, *given[1:])
     with pytest.raises(ValueError, match=r"needs an answer with 2 channels"):
         training_losses(*given, variance="learned", loss="kl")
     with pytest.raises(ValueError, match=r"prediction = 'velocity' must be one of"):

@@ -9,15 +9,13 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from tiny import TINY
 
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.evaluation import nearest_distance
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import (
     DiffusionParameters,
-    ScheduleParameters,
-    TrainingParameters,
-    UNetParameters,
 )
 from diffusion_walkthrough.training import (
     AveragingAdam,
@@ -26,28 +24,6 @@ from diffusion_walkthrough.training import (
     SampleHistory,
     learning_rate_schedule,
     make_optimizer,
-)
-
-TINY = DiffusionParameters(
-    schedule=ScheduleParameters(timesteps=10),
-    unet=UNetParameters(
-        image_size=8,
-        channels=1,
-        base_width=8,
-        width_multipliers=(1,),
-        residual_blocks=1,
-        attention_sizes=(),
-        dropout=0.0,
-        groups=4,
-    ),
-    training=TrainingParameters(
-        learning_rate=2e-3,
-        warmup_steps=0,
-        batch_size=32,
-        ema_momentum=None,
-        horizontal_flip=False,
-    ),
-    variance="fixed_small",
 )
 
 
@@ -239,19 +215,44 @@ def averaged_by_hand(weights, momentum):
     return average
 
 
+class Interrupted(Exception):
+    """Somebody has pressed the stop button."""
+
+
+class Steps(keras.callbacks.Callback):
+    """Keep the weights after each step; after two, interrupt at ``moment``, a callback's name."""
+
+    def __init__(self, moment: str = "") -> None:
+        super().__init__()
+        self.steps: list[list[np.ndarray]] = []
+        self.moment = moment
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append(self.model.network.get_weights())
+        self.stop_at("on_train_batch_end")
+
+    def on_test_begin(self, logs=None):
+        self.stop_at("on_test_begin")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.stop_at("on_epoch_end")
+
+    def stop_at(self, moment):
+        if moment == self.moment and len(self.steps) == 2:
+            raise Interrupted
+
+
 def fit_and_record(model, epochs, **options):
     """Train one step an epoch; the weights after each step, and after each epoch."""
-    after_step, after_epoch = [], []
+    after_epoch = []
 
-    class Record(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            after_step.append(self.model.network.get_weights())
-
+    class Record(Steps):
         def on_epoch_end(self, epoch, logs=None):
             after_epoch.append(self.model.network.get_weights())
 
-    model.fit(digits(32), epochs=epochs, verbose=0, callbacks=[Record()], **options)
-    return after_step, after_epoch
+    record = Record()
+    model.fit(digits(32), epochs=epochs, verbose=0, callbacks=[record], **options)
+    return record.steps, after_epoch
 
 
 @pytest.mark.parametrize("momentum", [0.15, 0.9999])
@@ -300,56 +301,54 @@ def test_a_run_that_stops_early_still_ends_with_the_average():
     """Where Keras's own SwapEMAWeights leaves the weights of the last step."""
     model = DiffusionModel(with_training(ema_momentum=0.9), seed=0)
     quickly(model)
-    steps = []
-
-    class Stop(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            steps.append(self.model.network.get_weights())
-
-        def on_epoch_end(self, epoch, logs=None):
-            self.model.stop_training = epoch == 2
-
-    model.fit(digits(32), epochs=9, verbose=0, callbacks=[Stop()])
-    assert len(steps) == 3
-    expected = averaged_by_hand(steps, 0.9)
+    record = Steps()
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 2)
+    )
+    model.fit(digits(32), epochs=9, verbose=0, callbacks=[record, stop])
+    assert len(record.steps) == 3
+    expected = averaged_by_hand(record.steps, 0.9)
     for ours, by_hand in zip(model.network.get_weights(), expected, strict=True):
         np.testing.assert_allclose(ours, by_hand, atol=1e-6)
 
 
-class Interrupted(Exception):
-    """Somebody has pressed the stop button."""
+MOMENTS = ["on_train_batch_end", "on_test_begin", "on_epoch_end"]
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "jax", reason="Keras puts the average there at once, on JAX"
-)
-@pytest.mark.parametrize("moment", ["on_train_batch_end", "on_test_begin", "on_epoch_end"])
-def test_an_interrupted_fit_leaves_the_weights_of_its_last_step(moment):
+def interrupted_at(moment):
+    """A model whose ``fit`` was interrupted after two steps, and the weights after each."""
     model = DiffusionModel(with_training(ema_momentum=0.9), seed=0)
     quickly(model)
-    steps = []
-
-    class Stop(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            steps.append(self.model.network.get_weights())
-            self.stop_at("on_train_batch_end")
-
-        def on_test_begin(self, logs=None):
-            self.stop_at("on_test_begin")
-
-        def on_epoch_end(self, epoch, logs=None):
-            self.stop_at("on_epoch_end")
-
-        def stop_at(self, name):
-            if name == moment and len(steps) == 2:
-                raise Interrupted
-
+    record = Steps(moment)
     with pytest.raises(Interrupted):
         model.fit(
-            digits(32), epochs=3, verbose=0, callbacks=[Stop()], validation_data=(digits(32),)
+            digits(32), epochs=3, verbose=0, callbacks=[record], validation_data=(digits(32),)
         )
+    return model, record.steps
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_an_interrupted_fit_leaves_the_weights_of_its_last_step(moment):
+    if keras.backend.backend() == "jax" and moment == "on_train_batch_end":
+        pytest.skip("on JAX, Keras puts the average there at once")
+    model, steps = interrupted_at(moment)
     for found, expected in zip(model.network.get_weights(), steps[1], strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_an_interrupted_fit_can_go_on(moment):
+    """On JAX, weights and averages that share their buffers would stop it in its first step."""
+    model, _ = interrupted_at(moment)
+    assert np.isfinite(model.fit(digits(32), epochs=2, verbose=0).history["loss"]).all()
+
+
+def test_callbacks_in_a_list_of_keras_s_own_may_be_interrupted_too():
+    model = DiffusionModel(with_training(ema_momentum=0.9), seed=0)
+    quickly(model)
+    callbacks = keras.callbacks.CallbackList([Steps("on_epoch_end")], model=model, epochs=3)
+    with pytest.raises(Interrupted):
+        model.fit(digits(32), epochs=3, verbose=0, callbacks=callbacks)
 
 
 def test_weights_set_by_hand_start_a_new_average():
@@ -376,21 +375,12 @@ def test_going_on_after_a_fit_goes_on_with_the_average():
 
 
 def test_a_backup_holds_the_weights_of_the_training_not_the_average(tmp_path):
-    backup = keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))
     model = DiffusionModel(with_training(ema_momentum=0.9), seed=0)
     quickly(model)
-    steps = []
-
-    class Stop(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            steps.append(self.model.network.get_weights())
-
-        def on_epoch_end(self, epoch, logs=None):
-            if epoch == 1:
-                raise Interrupted
-
+    record = Steps("on_epoch_end")
+    backup = keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))
     with pytest.raises(Interrupted):
-        model.fit(digits(32), epochs=4, verbose=0, callbacks=[Stop(), backup])
+        model.fit(digits(32), epochs=4, verbose=0, callbacks=[record, backup])
     again = DiffusionModel(with_training(ema_momentum=0.9), seed=0)
     quickly(again)
     seen = []
@@ -403,7 +393,7 @@ def test_a_backup_holds_the_weights_of_the_training_not_the_average(tmp_path):
     again.fit(digits(32), epochs=4, verbose=0, callbacks=[Look(), backup])
     epoch, weights = seen[0]
     assert epoch == 2
-    for found, expected in zip(weights, steps[1], strict=True):
+    for found, expected in zip(weights, record.steps[1], strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
