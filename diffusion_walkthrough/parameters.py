@@ -29,9 +29,10 @@ SCHEDULE_NAMES = ("linear", "cosine", "sigmoid", "quad", "warmup10", "warmup50",
 PREDICTION_NAMES = ("noise", "x_start", "x_prev")
 VARIANCE_NAMES = ("fixed_small", "fixed_large", "learned")
 LOSS_NAMES = ("mse", "kl")
+PRECISION_NAMES = ("float32", "mixed_float16", "mixed_bfloat16")
 
 FILE_FORMAT = "diffusion_walkthrough.parameters"
-FILE_VERSION = 2
+FILE_VERSION = 3
 MAX_JSON_BYTES = 1024 * 1024
 
 # ---------------------------------------------------------------------------------------------
@@ -91,7 +92,8 @@ def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str):
         raise TypeError(_message(name, value, rule, "Give one of these names as text"))
     if value not in choices:
-        near = difflib.get_close_matches(value, choices, n=1)
+        whole = [choice for choice in choices if value and value in choice]
+        near = whole or difflib.get_close_matches(value, choices, n=1)
         remedy = f"Did you mean {near[0]!r}?" if near else f"Choose for example {choices[0]!r}"
         raise ValueError(_message(name, value, rule, remedy))
     return str(value)
@@ -322,12 +324,15 @@ class TrainingParameters(_Parameters):
 
     ``learning_rate`` is reached after ``warmup_steps`` steps and then stays, or, if ``decay_steps``
     names the length of the whole run, falls to 0 along half a cosine (short runs want that);
-    ``batch_size`` images per step;
+    ``batch_size`` images per step; ``gradient_accumulation_steps`` in how many parts, one after the
+    other, a step goes through them, for less memory at (almost) the same gradient;
     ``gradient_clip`` is the largest global norm of a gradient, None for no clipping;
     ``ema_momentum`` is the share of the old averaged weights kept in each step, None for no
     average (it begins low and rises to this number, so that short runs forget their start);
     ``horizontal_flip`` mirrors half of the images, which is right for photographs and wrong for
-    digits.
+    digits;
+    ``precision`` is that of the network's computations, one of Keras's policies: "float32",
+    "mixed_float16" or "mixed_bfloat16"; weights and everything outside the network are float32.
 
     Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy.
     """
@@ -339,6 +344,13 @@ class TrainingParameters(_Parameters):
     gradient_clip: float | None = 1.0
     ema_momentum: float | None = 0.9999
     horizontal_flip: bool = True
+    precision: str = "float32"
+    gradient_accumulation_steps: int = 1
+
+    _added_later: ClassVar[dict[str, object]] = {
+        "precision": "float32",
+        "gradient_accumulation_steps": 1,
+    }
 
     def __post_init__(self) -> None:
         self._normalise(
@@ -346,7 +358,12 @@ class TrainingParameters(_Parameters):
             warmup_steps=_integer("warmup_steps", self.warmup_steps, minimum=0),
             batch_size=_integer("batch_size", self.batch_size, minimum=1),
             horizontal_flip=_flag("horizontal_flip", self.horizontal_flip),
+            precision=_choice("precision", self.precision, PRECISION_NAMES),
+            gradient_accumulation_steps=_integer(
+                "gradient_accumulation_steps", self.gradient_accumulation_steps, minimum=1
+            ),
         )
+        self._check_accumulation()
         if self.decay_steps is not None:
             steps = _integer("decay_steps", self.decay_steps, minimum=self.warmup_steps + 1)
             self._normalise(decay_steps=steps)
@@ -358,6 +375,13 @@ class TrainingParameters(_Parameters):
             rule = "above 0 and below 1, or None for no averaging"
             momentum = _real("ema_momentum", self.ema_momentum, rule, lambda v: 0 < v < 1)
             self._normalise(ema_momentum=momentum)
+
+    def _check_accumulation(self) -> None:
+        parts = self.gradient_accumulation_steps
+        if self.batch_size % parts:
+            rule = f"gradient_accumulation_steps must divide batch_size, {self.batch_size}"
+            remedy = f"Use for example {math.gcd(self.batch_size, parts)}"
+            raise ValueError(_message("gradient_accumulation_steps", parts, rule, remedy))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from hypothesis import given, strategies as st
 from diffusion_walkthrough import parameters as parameters_module
 from diffusion_walkthrough.parameters import (
     LOSS_NAMES,
+    PRECISION_NAMES,
     PREDICTION_NAMES,
     SCHEDULE_NAMES,
     VARIANCE_NAMES,
@@ -72,6 +73,7 @@ trainings = st.builds(
     gradient_clip=st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
     ema_momentum=st.none() | betas,
     horizontal_flip=st.booleans(),
+    precision=st.sampled_from(PRECISION_NAMES),
 )
 what_goes_together = st.tuples(
     st.sampled_from(PREDICTION_NAMES), st.sampled_from(VARIANCE_NAMES), st.sampled_from(LOSS_NAMES)
@@ -117,6 +119,8 @@ def test_cifar10_is_the_papers():
             "gradient_clip": 1.0,
             "ema_momentum": 0.9999,
             "horizontal_flip": True,
+            "precision": "float32",
+            "gradient_accumulation_steps": 1,
         },
         "prediction": "noise",
         "variance": "fixed_large",
@@ -193,6 +197,9 @@ WRONG = [
     (TrainingParameters, "ema_momentum", 1.0, ValueError, "None"),
     (TrainingParameters, "ema_momentum", 0, ValueError, "None"),
     (TrainingParameters, "horizontal_flip", "yes", TypeError, "True or False"),
+    (TrainingParameters, "precision", "float16", ValueError, "Did you mean 'mixed_float16'"),
+    (TrainingParameters, "gradient_accumulation_steps", 3, ValueError, "divide batch_size, 128"),
+    (TrainingParameters, "gradient_accumulation_steps", 0, ValueError, "at least 1"),
 ]
 
 
@@ -310,7 +317,7 @@ def test_json_is_readable_and_says_what_it_is(tmp_path, digits):
     path = save_parameters(digits, tmp_path / "digits.json")
     content = json.loads(path.read_text())
     assert content["format"] == "diffusion_walkthrough.parameters"
-    assert content["version"] == 2
+    assert content["version"] == 3
     assert '\n      "image_size": 8,\n' in path.read_text()
 
 
@@ -398,7 +405,7 @@ BROKEN_JSON = [
     (lambda text: text.replace("0.0001", "1" * 5000), "digits|beta_start"),
     (lambda text: text.replace('"beta_end"', '"beta_start"'), "'beta_start' stands in it twice"),
     (lambda text: text.replace('"version": 1', '"version": 0'), "version=0"),
-    (lambda text: text.replace('"version": 1', '"version": 3'), "version=3"),
+    (lambda text: text.replace('"version": 1', '"version": 4'), "version=4"),
     (lambda text: text.replace('"version": 1', '"version": true'), "version=True"),
     (lambda text: text.replace("diffusion_walkthrough.", "other."), "format"),
     (lambda text: text.replace('"channels"', '"chanels"'), "Did you mean 'channels'"),
@@ -419,10 +426,12 @@ def test_a_broken_json_file_is_refused_with_its_name_and_problem(tmp_path, digit
     assert "broken.json" in str(caught.value)
 
 
-def test_a_file_of_version_1_means_the_mean_squared_error_and_256_levels(tmp_path, digits):
+def test_a_file_of_version_1_means_what_was_not_a_choice_then(tmp_path, digits):
     values = digits.to_dict()
     assert values.pop("loss") == "mse"
     assert values.pop("pixel_levels") == 17
+    assert values["training"].pop("precision") == "float32"
+    assert values["training"].pop("gradient_accumulation_steps") == 1
     path = tmp_path / "old.json"
     path.write_text(
         json.dumps(
