@@ -4,10 +4,14 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
+import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import machine
+import recipes_keras
+import time_to_quality as ttq
 
 
 def test_the_description_says_what_was_measured_on(monkeypatch):
@@ -24,3 +28,87 @@ def test_the_description_names_neither_the_machine_nor_a_path():
     text = machine.description()
     for name in {machine.platform.node(), str(Path.home()), str(Path.cwd())} - {"", "/"}:
         assert name not in text
+
+
+# ---------------------------------------------------------------------------------------------
+# time_to_quality
+# ---------------------------------------------------------------------------------------------
+
+
+def some_digits(count=2):
+    return np.random.default_rng(0).uniform(-1, 1, (count, 8, 8, 1)).astype("float32")
+
+
+def test_the_keras_recipe_marks_its_guess_and_draws():
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+    recipe = recipes_keras.keras_example(0)
+    noise, guess = recipe.model(some_digits(), training=True)
+    assert noise.shape == guess.shape == (2, 8, 8, 1)
+    # The last convolution begins at (almost) zero: what is left is the noise, of variance 1.
+    assert float(recipe.model.compute_loss(y_pred=(noise, guess))) == pytest.approx(1, abs=0.4)
+    recipe.model.draw_steps = 2
+    drawn = recipe.draw(2, seed=0)
+    assert drawn.shape == (2, 8, 8, 1)
+    assert np.abs(drawn).max() <= 1
+
+
+@pytest.mark.parametrize("name", ttq.FOR_TORCH)
+def test_a_torch_recipe_trains_and_draws(name):
+    pytest.importorskip("torch", reason="PyTorch is not installed here")
+    recipe = ttq.RECIPES[name](0)
+    import torch
+
+    images = torch.from_numpy(some_digits()).permute(0, 3, 1, 2)
+    guess = recipe.network(images, torch.tensor([0, recipe.levels - 1]))
+    assert guess.shape == images.shape
+    before = [weight.detach().clone() for weight in recipe.network.parameters()]
+    recipe.train(some_digits(), lambda step: step < 2)
+    after = list(recipe.network.parameters())
+    assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    drawn = recipe.draw(2, seed=0)
+    assert drawn.shape == (2, 8, 8, 1)
+    assert np.abs(drawn).max() <= 1
+
+
+def test_torch_recipes_noise_as_their_sources_say():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
+    images, noise = torch.ones(2, 1, 8, 8), torch.full((2, 1, 8, 8), 2.0)
+    annotated = ttq.RECIPES["annotated, width 8"](0)
+    signal = np.cumprod(1 - np.linspace(1e-4, 0.02, 300))[[0, 299]]  # 22 % is left of the image
+    expected = np.sqrt(signal) + 2 * np.sqrt(1 - signal)
+    hidden = annotated.noised(images, torch.tensor([0, 299]), noise)[:, 0, 0, 0]
+    np.testing.assert_allclose(hidden, expected, rtol=1e-5)
+    small = ttq.RECIPES["smalldiffusion, batch 128"](0)
+    hidden = small.noised(images, torch.tensor([0, 799]), noise)[:, 0, 0, 0]
+    np.testing.assert_allclose(hidden, [1.02, 41], rtol=1e-4)
+
+
+def test_the_clock_stands_still_while_somebody_looks(monkeypatch):
+    now = iter(np.arange(0.0, 100.0, 3.0))  # each time anybody asks, three seconds have passed
+    monkeypatch.setattr(ttq.time, "perf_counter", lambda: float(next(now)))
+    seen = []
+
+    def look(clock):
+        ttq.time.perf_counter()  # looking takes time as well
+        seen.append((clock.seconds, clock.steps))
+
+    clock = ttq.Clock((5, 10, 1000), look)
+    clock.start()
+    going_on = [clock.after_step(step) for step in (1, 2, 3, 4)]
+    assert clock.first_step == 3
+    assert seen == [(6, 2), (12, 4)]
+    assert all(going_on)
+    clock.finish()  # a run that ends early is what it is at the last look
+    assert seen == [(6, 2), (12, 4), (15, 4)]
+    assert not clock.waiting
+
+
+def test_the_table_says_whether_the_wanted_quality_is_reached():
+    looks = [[seconds, 1, 0.5, 0.4] for seconds in ttq.SECONDS]
+    run = {"recipe": "ours", "seed": 0, "looks": looks, "parameters": 1234, "first_step": 1.0}
+    reached = ttq.table([run], [0.5, 0.44])
+    assert "1,234" in reached
+    assert "reached" in reached
+    assert "missed" in ttq.table([run], [0.5, 0.45])
+    assert "missed" in ttq.table([run], [0.56, 0.4])

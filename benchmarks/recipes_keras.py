@@ -1,0 +1,203 @@
+"""Two recipes for a small diffusion model in Keras: this package's own, and a published one.
+
+The published one is "Denoising Diffusion Probabilistic Model", the code example on keras.io by
+A_K_Nain (keras-io, examples/generative/ddpm.py), from its published settings. Nothing is copied:
+the network is strung from this package's blocks, which are the same ones. Adapted: images of 8×8
+pixels with one channel; no mirroring, since a mirrored digit is none; compiled without XLA, like
+ours. What else was adapted is said there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from diffusion_walkthrough.backward_sampling import p_sample_loop
+from diffusion_walkthrough.forward_diffusion import q_sample
+from diffusion_walkthrough.noise_schedule import NoiseSchedule
+from diffusion_walkthrough.parameters import DiffusionParameters, ScheduleParameters
+from diffusion_walkthrough.training import AveragedWeights, DiffusionModel, compile_denoiser
+from diffusion_walkthrough.unet import (
+    conv,
+    dense,
+    downsample,
+    residual_block,
+    timestep_embedding,
+    upsample,
+)
+
+SIDE = 8
+
+
+class AfterStep(keras.callbacks.Callback):
+    """Tell a function the number of steps so far after each, and end the training if it says so."""
+
+    def __init__(self, after_step: Callable[[int], bool]) -> None:
+        """Remember the function."""
+        super().__init__()
+        self.after_step = after_step
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Tell it."""
+        if not self.after_step(int(ops.convert_to_numpy(self.model.optimizer.iterations))):
+            self.model.stop_training = True
+
+
+class KerasRecipe:
+    """A Keras model that trains by ``fit`` on images and draws with ``sample``."""
+
+    def __init__(self, model: keras.Model, **options: Any) -> None:
+        """Take a compiled model with a ``network``, and the options of its ``fit``."""
+        self.model, self.options = model, options
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return self.model.network.count_params()
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the weights are averaged."""
+        return self.model.optimizer.use_ema
+
+    def train(self, images: np.ndarray, after_step: Callable[[int], bool]) -> None:
+        """Train until ``after_step``, told the number of steps, says False, or as planned."""
+        self.model.fit(images, callbacks=[AfterStep(after_step)], verbose=0, **self.options)
+
+    def draw(self, n: int, seed: int, averaged: bool = True) -> np.ndarray:
+        """Draw images, float32 ``(n, 8, 8, 1)`` in [-1, 1]; training goes on as without it."""
+        averages = AveragedWeights()
+        averages.set_model(self.model)
+        if averaged and self.averaged:
+            averages.show_average()
+        images = self.model.sample(n, seed=seed)
+        averages.show_own()
+        return images
+
+
+def ours(seed: int) -> KerasRecipe:
+    """The package's model of the digits, with everything as it ships; ``fit`` plans the run."""
+    model = DiffusionModel(DiffusionParameters.digits(), seed=seed)
+    model.compile()
+    return KerasRecipe(model)
+
+
+def keras_example(seed: int) -> KerasRecipe:
+    """The example of keras.io: batches of 32, trained until it is stopped."""
+    model = KerasExample(seed)
+    options = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}
+    model.compile(keras.optimizers.Adam(2e-4, use_ema=True, ema_momentum=0.999), **options)
+    return KerasRecipe(model, batch_size=32, epochs=10**6)
+
+
+class KerasExample(keras.Model):
+    """Widths 64, 128, 256, 512, attention at the two lowest levels, groups of 8, T = 1000.
+
+    Batches of 32, Adam with 2e-4, an average of the weights with momentum 0.999 from the start,
+    β linear from 1e-4 to 0.02, mean squared error, x_0 clipped at each step back, variance β̃.
+
+    Adapted: drawn in 100 of the 1000 steps (``draw_steps``), as all would take minutes on two
+    cores; epsilon of the normalizations 1e-6 instead of 1e-3.
+    """
+
+    draw_steps = 100
+
+    def __init__(self, seed: int) -> None:
+        """Build network and schedule."""
+        super().__init__()
+        self.network = keras_example_network()
+        self.schedule = NoiseSchedule.from_parameters(ScheduleParameters(timesteps=1000))
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self._denoiser: list[Any] = []
+        self.build((None, SIDE, SIDE, 1))
+
+    def build(self, input_shape: Any = None) -> None:
+        """Nothing is left to build."""
+        self.built = True
+
+    def call(self, images: Any, training: bool | None = None) -> tuple[Any, Any]:
+        """Hide images under noise and have it guessed; returns the noise and the guess."""
+        noise = keras.random.normal(ops.shape(images), seed=self.seed_generator)
+        t = keras.random.randint(
+            ops.shape(images)[:1], 0, len(self.schedule), seed=self.seed_generator
+        )
+        x_t = q_sample(self.schedule, images, t, noise)
+        return noise, self.network([x_t, t], training=training)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The mean squared error of the guess."""
+        noise, guess = y_pred
+        return ops.mean(ops.square(noise - guess))
+
+    def sample(self, n: int, seed: int) -> np.ndarray:
+        """Algorithm 2 with clipped x_0, on evenly chosen levels."""
+        if not self._denoiser:
+            self._denoiser.append(compile_denoiser(self.network))
+        levels = np.linspace(0, len(self.schedule) - 1, self.draw_steps).round().astype("int32")
+        signal = np.append(1.0, self.schedule.alphas_cumprod[levels])
+        schedule = NoiseSchedule(1 - signal[1:] / signal[:-1])
+
+        def denoise(x_t: Any, t: Any) -> Any:
+            return self._denoiser[0](x_t, ops.take(levels, t))
+
+        shape = (n, SIDE, SIDE, 1)
+        drawn = p_sample_loop(denoise, schedule, shape, seed=seed, variance="fixed_small")
+        return ops.convert_to_numpy(drawn)
+
+
+def keras_example_network(
+    width: int = 64, multipliers: tuple[int, ...] = (1, 2, 4, 8), groups: int = 8
+) -> keras.Model:
+    """The U-Net of the example; on 8×8 pixels its levels have the sides 8, 4, 2, 1."""
+    x_t, t = keras.Input((SIDE, SIDE, 1)), keras.Input((), dtype="int32")
+    embedding = ops.silu(dense(4 * width)(timestep_embedding(t, 4 * width)))
+    embedding = dense(4 * width)(embedding)
+
+    def block(x: Any, level: int) -> Any:
+        x = residual_block(x, embedding, width * multipliers[level], groups)
+        return _normalized_attention(x, groups) if level >= 2 else x
+
+    x = conv(width)(x_t)
+    skips = [x]
+    last = len(multipliers) - 1
+    for level in range(last + 1):
+        for _ in range(2):
+            x = block(x, level)
+            skips.append(x)
+        if level != last:
+            x = downsample(x)
+            skips.append(x)
+    x = residual_block(x, embedding, x.shape[-1], groups)
+    x = _normalized_attention(x, groups)
+    x = residual_block(x, embedding, x.shape[-1], groups)
+    for level in reversed(range(last + 1)):
+        for _ in range(3):
+            x = block(ops.concatenate([x, skips.pop()], axis=-1), level)
+        if level:
+            x = upsample(x)
+    x = ops.silu(layers.GroupNormalization(groups, epsilon=1e-6)(x))
+    return keras.Model([x_t, t], conv(1, scale=1e-10)(x))
+
+
+def _normalized_attention(x: Any, groups: int) -> Any:
+    """Attention of one head, added to the normalized input and not to the input, as published."""
+    _, height, width, channels = x.shape
+    x = layers.GroupNormalization(groups, epsilon=1e-6)(x)
+    pixels = ops.reshape(x, (-1, height * width, channels))
+    queries, keys, values = (dense(channels)(pixels) for _ in range(3))
+    scores = ops.matmul(queries, ops.transpose(keys, (0, 2, 1))) / channels**0.5
+    # Of a single pixel nothing is left to weigh, and Keras would warn of it.
+    weights = ops.softmax(scores) if height * width > 1 else ops.ones_like(scores)
+    result = dense(channels, scale=1e-10)(ops.matmul(weights, values))
+    return x + ops.reshape(result, (-1, height, width, channels))
