@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 FLOORS = [
     {"__init__"},
     {"parameters", "safe_pickle", "noise_schedule", "data", "gaussian_mixture"},
-    {"forward_diffusion", "unet"},
+    {"forward_diffusion", "unet", "replicas"},
     {"loss", "backward_sampling"},
     {"training"},
     {
