@@ -5,8 +5,9 @@ python benchmarks/time_to_quality.py [--recipes NAME ...] [--seeds 0 1 2] [--fig
 Each recipe trains from scratch on scikit-learn's 1,500 training digits, for 60 seconds by a clock
 that runs while the model is built, compiled and trained, and stands still while images are drawn
 and marked. After 5, 10, 20, 40 and 60 seconds, or at the end of the step that runs by then, 297
-images are drawn and compared with the 297 held-out digits: precision and recall of Kynkäänniemi et al. 2019 with k = 3, as in chapter 06. The
-mark to reach is that of real digits: 297 training digits in place of the drawn ones.
+images are drawn and compared with the 297 held-out digits: precision and recall of Kynkäänniemi et
+al. 2019 with k = 3, as in chapter 06. The mark to reach is that of real digits: 297 training digits
+in place of the drawn ones.
 
 "ours" is ``DiffusionParameters.digits()`` and ``DiffusionModel.fit``; the others are the published
 recipes of ``recipes_keras.py`` and ``recipes_torch.py``, each on the platform it was published for
