@@ -2,15 +2,15 @@
 
 Chapter 08 explains an attempt at diffusion that never saw an epoch end: eight days on a desktop
 processor, and NaN (not a number) in half precision. Here are its configuration with its mistakes in
-words, the count of its operations, its attention in float16 with each cure a switch, and a way to
-look at the gradients that a precision leaves.
+words, its attention in float16 with each cure a switch, and a way to look at the gradients that a
+precision leaves. What a run will cost is counted in ``operations.py`` and ``planning.py``; the
+names that a reader needs stand here too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,88 +19,23 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
+from diffusion_walkthrough.machines import dtype_policy
+from diffusion_walkthrough.operations import (
+    attention_multiply_adds as attention_multiply_adds,
+    conv_multiply_adds as conv_multiply_adds,
+    count_multiply_adds as count_multiply_adds,
+    multiply_adds_by_part as multiply_adds_by_part,
+    operations_per_epoch as operations_per_epoch,
+    residual_multiply_adds as residual_multiply_adds,
+)
 from diffusion_walkthrough.parameters import UNetParameters
+from diffusion_walkthrough.planning import Plan as Plan, plan as plan
 from diffusion_walkthrough.training import DiffusionModel
-from diffusion_walkthrough.unet import EPSILON, Block, blocks
+from diffusion_walkthrough.unet import EPSILON
 
 #: The largest number that float16 holds, and the smallest above 0.
 FLOAT16_MAX = 65_504.0
 FLOAT16_MIN = 2.0**-24
-
-# ---------------------------------------------------------------------------------------------
-# How many operations a network takes, block by block.
-# ---------------------------------------------------------------------------------------------
-
-
-def conv_multiply_adds(old_width: int, new_width: int, side: int, kernel_size: int = 3) -> int:
-    """Count the products of a convolution whose result is ``side`` pixels high and wide.
-
-    Those with the zeros around the image are counted too: most machines do compute them.
-    """
-    return kernel_size**2 * old_width * new_width * side**2
-
-
-def residual_multiply_adds(old_width: int, new_width: int, side: int, embedding_width: int) -> int:
-    """Count the products of a residual block: two convolutions, the time, and the shortcut."""
-    convolutions = conv_multiply_adds(old_width, new_width, side)
-    convolutions += conv_multiply_adds(new_width, new_width, side)
-    shortcut = 0 if old_width == new_width else conv_multiply_adds(old_width, new_width, side, 1)
-    return convolutions + embedding_width * new_width + shortcut
-
-
-def attention_multiply_adds(width: int, side: int) -> int:
-    """Count the products of attention: four dense layers, then q·k and weights·v for all pairs."""
-    pixels = side**2
-    return 4 * pixels * width**2 + 2 * pixels**2 * width
-
-
-def count_multiply_adds(parameters: UNetParameters) -> int:
-    """Count the multiplications of ``build_unet(parameters)`` for one image, without building it.
-
-    Each comes with one addition. What is done to each number on its own (normalization, the bends,
-    the softmax) is left out: by TensorFlow's count 0.3 % of the work of the paper's network for
-    CIFAR-10, and 1.6 % for the digits.
-    """
-    return sum(multiply_adds_by_part(parameters).values())
-
-
-def multiply_adds_by_part(parameters: UNetParameters) -> dict[str, int]:
-    """Count the multiplications of each part of the network for one image.
-
-    Returns:
-        A dictionary with the names and the order of ``unet.parameters_by_part``.
-    """
-    counts: dict[str, int] = {}
-    for block in blocks(parameters):
-        cost = _multiply_adds(block, 4 * parameters.base_width)
-        counts[block.part] = counts.get(block.part, 0) + cost
-    return counts
-
-
-def _multiply_adds(block: Block, embedding_width: int) -> int:
-    _, kind, old_width, new_width, side = block
-    if kind == "residual":
-        return residual_multiply_adds(old_width, new_width, side, embedding_width)
-    if kind == "attention":
-        return attention_multiply_adds(new_width, side)
-    return conv_multiply_adds(old_width, new_width, side, 1 if kind == "dense" else 3)
-
-
-def operations_per_epoch(parameters: UNetParameters, images: int) -> int:
-    """Count the operations of training once on each image.
-
-    A multiplication and its addition are two operations. Training takes three times those of the
-    forward pass: on the way back each layer needs the gradient of its input and of its weights.
-
-    Raises ValueError if ``images`` is not a whole number of at least 1.
-    """
-    if isinstance(images, bool) or not isinstance(images, (int, np.integer)) or images < 1:
-        raise ValueError(
-            f"images={images!r}: an epoch needs a whole number of images, at least 1. "
-            "Use for example len(images)."
-        )
-    return 2 * 3 * count_multiply_adds(parameters) * int(images)
-
 
 # ---------------------------------------------------------------------------------------------
 # The attempt that never saw an epoch end.
@@ -297,17 +232,6 @@ def float16_gradients(
     return (2 * loss_scale / numbers * np.asarray(errors, dtype=np.float64)).astype(np.float16)
 
 
-@contextlib.contextmanager
-def dtype_policy(name: str) -> Iterator[None]:
-    """Build layers in another precision for a while, e.g. "mixed_float16"."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 class GradientRecorder(keras.optimizers.Optimizer):
     """An optimizer that teaches nothing: it leaves in the place of each weight its gradient."""
 
@@ -321,7 +245,7 @@ def training_gradients(
     images: NDArray[np.float32],
     policy: str = "float32",
     scale_loss: bool = True,
-    shares: Sequence[float] = (1.0,),
+    shares: Sequence[ArrayLike] = (1.0,),
     seed: int = 0,
 ) -> NDArray[np.float32]:
     """Compute the gradient of every weight in one training step in some precision.
@@ -331,8 +255,10 @@ def training_gradients(
         images: one batch, float32 in [-1, 1].
         policy: "float32", "mixed_float16" or "mixed_bfloat16".
         scale_loss: whether Keras may scale the loss, as it does in float16 unless told otherwise.
-        shares: what the loss is multiplied with, one step for each. 1/3 shows the gradients of a
-            batch of three times as many numbers, in whose mean each has a third of the say.
+        shares: what the loss is multiplied with, one step for each: a number, or one for each
+            image. 1/3 shows the gradients of a batch of three times as many numbers, in whose mean
+            each has a third of the say; 2 for one half of the images and 0 for the other shows
+            those of the mean over that half.
         seed: of t and the noise, the same in each step and precision, so that they compare.
 
     Returns:
@@ -348,6 +274,6 @@ def training_gradients(
     for share in shares:
         copy.network.set_weights(start)
         copy.seed_generator.state.assign(first_seed)
-        copy.train_on_batch(images, sample_weight=np.full(len(images), share, dtype="float32"))
+        copy.train_on_batch(images, sample_weight=np.full(len(images), share, "float32"))
         rows.append(np.concatenate([np.ravel(w) for w in copy.network.get_weights()]))
     return np.array(rows)

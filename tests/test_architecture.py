@@ -19,8 +19,8 @@ FLOORS = [
     {"__init__"},
     {"parameters", "safe_pickle", "noise_schedule", "data", "gaussian_mixture"},
     {"forward_diffusion", "unet", "replicas"},
-    {"loss", "backward_sampling"},
-    {"training"},
+    {"loss", "backward_sampling", "operations"},
+    {"training", "machines", "planning"},
     {
         "evaluation",
         "scaling_up",
@@ -38,6 +38,7 @@ NEIGHBOURS = {
     ("parameters", "safe_pickle"),  # parameters may be stored in a pickle
     ("noise_schedule", "parameters"),  # a schedule is built from its parameters
     ("checkpoints", "published_weights"),  # one place for whoever looks for weights on disk
+    ("planning", "machines"),  # a plan is made for a machine
     ("loss", "backward_sampling"),  # the variational bound compares the model's step back (Eq. 5)
 }
 # What may not be imported with the module, only inside a function that needs it.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import itertools
 import math
 
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
 from keras import ops
 from scipy.special import ndtr, softmax
 
@@ -26,11 +23,9 @@ from diffusion_walkthrough.scaling_up import (
     FLOAT16_MAX,
     FLOAT16_MIN,
     MISTAKES,
-    blocks,
     count_multiply_adds,
     float16_gradients,
     half_precision_attention,
-    multiply_adds_by_part,
     operations_per_epoch,
     original_attempt,
     training_gradients,
@@ -66,12 +61,7 @@ WITHOUT_FLOAT16 = pytest.mark.skipif(
 )
 
 
-# --- how many operations ------------------------------------------------------------------------
-
-
-def test_golden_numbers_of_the_published_networks():
-    assert count_multiply_adds(CIFAR10) == 6_221_856_768
-    assert count_multiply_adds(FACES_256) == 248_513_757_184
+# --- the attempt --------------------------------------------------------------------------------
 
 
 def test_the_epoch_of_eight_days():
@@ -90,179 +80,12 @@ def test_the_ratio_without_any_attention_in_the_attempt():
     assert without / count_multiply_adds(CIFAR10) == pytest.approx(58.75, abs=0.005)
 
 
-def test_a_tiny_network_counted_by_hand():
-    assert multiply_adds_by_part(TINY) == {
-        "time": 4 * 16 + 16 * 16,
-        "first": 9 * 1 * 4 * 16,
-        "down 4": 2 * (9 * 4 * 4 * 16) + 16 * 4,
-        "middle": 2 * (2 * 9 * 4 * 4 * 16 + 16 * 4) + (4 * 16 * 4 * 4 + 2 * 16 * 16 * 4),
-        "up 4": 2 * (9 * 8 * 4 * 16 + 9 * 4 * 4 * 16 + 16 * 4 + 8 * 4 * 16),
-        "last": 9 * 4 * 1 * 16,
-    }
-    assert count_multiply_adds(TINY) == 33_536
-
-
-def test_attention_counted_by_loops():
-    pixels, width, count = 9, 4, 0
-    for _ in range(pixels):
-        count += 4 * width * width  # queries, keys, values, the way out
-    for _ in itertools.product(range(pixels), range(pixels)):
-        count += 2 * width  # one score, and one weight's part in the result
-    assert scaling_up.attention_multiply_adds(width, side=3) == count
-
-
-def weights_of(block, embedding_width):
-    """The parameters of a block by chapter 03's formulas; the last convolution also normalizes."""
-    old, new = block.old_width, block.new_width
-    if block.kind == "residual":
-        return unet.residual_parameters(old, new, embedding_width)
-    if block.kind == "attention":
-        return unet.attention_parameters(new)
-    norm = 2 * old if block.part == "last" else 0
-    return norm + unet.conv_parameters(old, new, 1 if block.kind == "dense" else 3)
-
-
-@pytest.mark.parametrize("parameters", [TINY, SMALL, DIGITS, CIFAR10, FACES_256])
-def test_the_list_of_blocks_has_every_weight_of_the_network(parameters):
-    weights: dict[str, int] = {}
-    for block in blocks(parameters):
-        count = weights_of(block, 4 * parameters.base_width)
-        weights[block.part] = weights.get(block.part, 0) + count
-    assert weights == unet.parameters_by_part(parameters)
-    assert list(multiply_adds_by_part(parameters)) == list(weights)
-
-
-def tensorflow_operations(function, *specs):
-    """TensorFlow's own count of floating-point operations, for each type of operation."""
-    import tensorflow as tf
-
-    profiler = tf.compat.v1.profiler
-    graph = tf.function(function).get_concrete_function(*specs).graph
-    options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
-    found = profiler.profile(graph, cmd="op", options=options.with_empty_output().build())
-    counts: dict[str, int] = {}
-    while found.children:
-        (found,) = found.children
-        counts[found.name] = found.total_float_ops
-    # The tree nests one type below the other, each with the sum of those below.
-    names = list(counts)
-    below = [counts[name] for name in names[1:]] + [0]
-    return {name: counts[name] - less for name, less in zip(names, below, strict=True)}
-
-
-PRODUCTS = ("Conv2D", "MatMul", "BatchMatMulV2")
-
-
-def traced_specs(parameters):
-    import tensorflow as tf
-
-    image = tf.TensorSpec((1, *parameters.image_shape), tf.float32)
-    return image, tf.TensorSpec((1,), tf.int32)
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="asks TensorFlow's profiler")
-@pytest.mark.parametrize(
-    "parameters", [TINY, SMALL, DIGITS, CIFAR10], ids=["tiny", "small", "digits", "cifar10"]
-)
-def test_tensorflow_counts_the_same(parameters, capfd):
-    network = unet.build_unet(parameters)
-    counted = tensorflow_operations(lambda x, t: network([x, t]), *traced_specs(parameters))
-    products = sum(counted.get(name, 0) for name in PRODUCTS)
-    assert products == 2 * count_multiply_adds(parameters)
-    others = sum(counted.values()) - products  # what is done to each number on its own
-    assert others < (0.02 if parameters in (DIGITS, CIFAR10) else 0.3) * products
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="asks TensorFlow's profiler")
-def test_tensorflow_counts_three_times_as_much_for_training(capfd):
-    """Of convolutions: the profiler counts products with a transposed matrix wrong."""
-    import tensorflow as tf
-
-    parameters = dataclasses.replace(SMALL, attention_sizes=())
-    network = unet.build_unet(parameters)
-
-    def gradients(x, t):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(network([x, t], training=True) ** 2)
-        return tape.gradient(loss, network.trainable_variables)
-
-    counted = tensorflow_operations(gradients, *traced_specs(parameters))
-    convolutions = {name: count for name, count in counted.items() if name.startswith("Conv2D")}
-    assert convolutions["Conv2D"] > 0.9 * 2 * count_multiply_adds(parameters)
-    assert sum(convolutions.values()) == 3 * convolutions["Conv2D"]
-
-
-@pytest.mark.skipif(BACKEND != "jax", reason="asks XLA, through JAX")
-def test_xla_counts_nearly_the_same():
-    import jax
-
-    parameters = dataclasses.replace(SMALL, residual_blocks=1)
-    with pytest.MonkeyPatch.context() as patch:  # kernels of 0, which JAX draws far faster
-        patch.setattr(unet, "fan_avg_initializer", lambda scale=1.0: "zeros")
-        network = unet.build_unet(parameters)
-    weights = [variable.value for variable in network.trainable_variables]
-    image = np.zeros((1, *parameters.image_shape), "float32")
-
-    def forward(weights, image, t):
-        return network.stateless_call(weights, [], [image, t])[0]
-
-    lowered = jax.jit(forward).lower(weights, image, np.zeros(1, "int32"))
-    cost = lowered.compile().cost_analysis()
-    flops = (cost[0] if isinstance(cost, list) else cost)["flops"]
-    # XLA leaves out products with the zeros around the image, and adds what is done to each number.
-    assert flops / (2 * count_multiply_adds(parameters)) == pytest.approx(1, abs=0.12)
-
-
-def parameters_at(side, multipliers, blocks_per_level, attended):
-    sizes = tuple(side // 2**level for level in attended if level < len(multipliers))
-    return UNetParameters(
-        image_size=side,
-        base_width=8,
-        width_multipliers=multipliers,
-        residual_blocks=blocks_per_level,
-        attention_sizes=sizes,
-        groups=2,
-    )
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple),
-    st.integers(1, 3),
-    st.sets(st.integers(0, 3)),
-)
-def test_twice_the_side_costs_four_times_as_much_and_pairs_sixteen_times(multipliers, n, attended):
-    once, twice = (parameters_at(side, multipliers, n, attended) for side in (16, 32))
-    for one, two in zip(blocks(once), blocks(twice), strict=True):
-        time = 32 * one.new_width if one.kind == "residual" else 0  # costs the same at any size
-        costs = [scaling_up._multiply_adds(block, 32) - time for block in (one, two)]
-        if one.kind == "attention":
-            dense, pairs = 4 * one.side**2 * one.new_width**2, 2 * one.side**4 * one.new_width
-            assert costs == [dense + pairs, 4 * dense + 16 * pairs]
-        else:
-            assert costs[1] == (costs[0] if one.kind == "dense" else 4 * costs[0])
-
-
-def test_operations_are_six_for_each_multiply_add_and_image():
-    assert operations_per_epoch(TINY, 10) == 2 * 3 * 10 * 33_536
-    assert operations_per_epoch(TINY, np.int64(10)) == 2 * 3 * 10 * 33_536
-
-
-@pytest.mark.parametrize("images", [0, -3, 1.5, True, "many", None])
-def test_an_epoch_needs_a_number_of_images(images):
-    with pytest.raises(ValueError, match=r"images=.*at least 1.*len\(images\)"):
-        operations_per_epoch(TINY, images)
-
-
-# --- the attempt --------------------------------------------------------------------------------
-
-
 def test_the_attempts_attention_is_refused_and_said_what_to_do():
     attempt = original_attempt()
     assert attempt.level_sizes == (256, 128, 64, 32)
     with pytest.raises(ValueError, match=r"no level has side 16.*256, 128, 64, 32.*Choose"):
         dataclasses.replace(attempt, attention_sizes=(16,))
-    attended = [block.part for block in blocks(attempt) if block.kind == "attention"]
+    attended = [block.part for block in unet.blocks(attempt) if block.kind == "attention"]
     assert attended == ["middle"]
     assert dataclasses.replace(attempt, image_size=32, attention_sizes=(16,)) == CIFAR10
 
@@ -528,6 +351,13 @@ def test_shares_divide_the_same_gradients(model, images):
     np.testing.assert_allclose(10 * tenth, whole, rtol=1e-3, atol=1e-6)
 
 
+def test_shares_of_images_pick_parts_whose_gradients_have_the_wholes_mean(model, images):
+    first = np.repeat([2.0, 0.0], len(images) // 2)
+    whole, one, other = training_gradients(model, images, shares=(1.0, first, 2 - first))
+    np.testing.assert_allclose((one + other) / 2, whole, rtol=1e-3, atol=1e-5)
+    assert np.abs(one - whole).max() > 100 * np.abs((one + other) / 2 - whole).max()
+
+
 @WITHOUT_FLOAT16
 def test_small_gradients_vanish_in_float16_unless_the_loss_is_scaled(model, images):
     shares = (1.0, 32 * 64 / (128 * 256 * 256 * 3))  # as many numbers as 128 photographs have
@@ -539,26 +369,6 @@ def test_small_gradients_vanish_in_float16_unless_the_loss_is_scaled(model, imag
     assert np.mean(scaled[1] == 0) < 0.02
     off = np.linalg.norm(scaled - exact, axis=1) / np.linalg.norm(exact, axis=1)
     assert off.max() < 0.05
-
-
-def test_the_policy_is_put_back_even_after_an_error(model):
-    with pytest.raises(ValueError, match="shape"):
-        training_gradients(model, np.zeros((2, 3, 3, 1), "float32"), "mixed_bfloat16")
-    assert keras.config.dtype_policy().name == "float32"
-    with contextlib.suppress(ZeroDivisionError), scaling_up.dtype_policy("mixed_bfloat16"):
-        assert keras.config.dtype_policy().name == "mixed_bfloat16"
-        raise ZeroDivisionError
-    assert keras.config.dtype_policy().name == "float32"
-
-
-def test_keras_scales_the_loss_of_a_model_in_float16_by_itself():
-    with scaling_up.dtype_policy("mixed_float16"):
-        model = DiffusionModel(TINY_MODEL)
-    model.compile()
-    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    in_float32 = DiffusionModel(TINY_MODEL)
-    in_float32.compile()
-    assert not isinstance(in_float32.optimizer, keras.optimizers.LossScaleOptimizer)
 
 
 def loss_scaled_step(gradient, remembered):

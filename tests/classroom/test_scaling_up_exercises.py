@@ -14,9 +14,11 @@ CHECKS = [
     ask.check_epoch_hours,
     ask.check_first_pass,
     ask.check_safe_scores,
+    ask.check_parts,
     ask.check_scaled_step,
+    ask.check_whole_gradient,
 ]
-FUNCTIONS = CHECKS[3:]
+FUNCTIONS = [ask.check_safe_scores, ask.check_scaled_step, ask.check_whole_gradient]
 
 
 def root(x):
@@ -72,6 +74,19 @@ WRONG = [
     (ask.check_scaled_step, without_skipping, "For one of inf the weight became -inf"),
     (ask.check_scaled_step, skipping_nan_only, "For one of inf the weight became -inf"),
     (ask.check_scaled_step, stopping_at_infinity, "stopped with OverflowError"),
+    (ask.check_parts, 1, "All at once"),
+    (ask.check_parts, 2, "only if nothing else is there"),
+    (ask.check_parts, 3, "cannot be divided by three"),
+    (ask.check_parts, 32, "the size of a part"),
+    (ask.check_parts, 45, "How many equal parts"),
+    (ask.check_parts, 8, "Fewer will do"),
+    (ask.check_parts, 16, "Fewer will do"),
+    (ask.check_parts, 128, "Far fewer"),
+    (ask.check_whole_gradient, lambda g, n: g.sum(axis=0), "as many times too large"),
+    (ask.check_whole_gradient, lambda g, n: g.mean(axis=0), "Right if all parts are equal"),
+    (ask.check_whole_gradient, lambda g, n: n @ g, "the sum over all images"),
+    (ask.check_whole_gradient, lambda g, n: n @ g / len(n), "divided by the number of parts"),
+    (ask.check_whole_gradient, lambda g, n: g[-1], "the last part's alone"),
 ]
 
 
@@ -128,4 +143,4 @@ def test_nonsense_gets_a_sentence(check, attempt):
 def test_a_function_that_fails_gets_its_reason(check):
     assert "stopped with ZeroDivisionError" in check(lambda *arguments: 1 / 0).message
     assert "stopped with TypeError" in check(lambda: 1).message
-    assert "shape" in check(lambda *arguments: np.zeros(3)).message
+    assert "shape" in check(lambda *arguments: np.zeros(7)).message

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from diffusion_walkthrough.classroom.figures import scaling_up as figures
 from diffusion_walkthrough.classroom.plots import BLUE, ORANGE, figure_to_array
 from diffusion_walkthrough.data import companion_digit
+from diffusion_walkthrough.machines import MACHINES, find_machine
 from diffusion_walkthrough.parameters import DiffusionParameters
 from diffusion_walkthrough.scaling_up import (
     HalfPrecisionAttention,
@@ -15,6 +18,7 @@ from diffusion_walkthrough.scaling_up import (
     multiply_adds_by_part,
     operations_per_epoch,
     original_attempt,
+    plan,
 )
 
 CIFAR10 = DiffusionParameters.cifar10().unet
@@ -42,7 +46,8 @@ def test_at_the_attempts_side_stands_the_attempts_network():
         (80 * 60, "80 minutes"),
         (90, "1.5 minutes"),
         (89, "89 seconds"),
-        (0.4, "0 seconds"),
+        (1.6, "2 seconds"),
+        (0.4, "400 ms"),
     ],
 )
 def test_durations_are_said_in_the_unit_that_fits(seconds, words):
@@ -172,3 +177,80 @@ def test_gradients_are_counted_as_they_are_and_where_the_scale_moves_them():
         shifted = [h for left, w, h in bars["blue"] if left < 1000 * (x + width / 2) < left + w]
         assert shifted == [height]
     assert BLUE[1:3] == "00"  # how the two were told apart
+
+
+# --- the plan -----------------------------------------------------------------------------------
+
+PAPERS = figures.NETWORKS["CIFAR-10"][0]
+
+
+def test_the_menu_offers_the_published_runs():
+    assert DiffusionParameters.cifar10() == PAPERS
+    for name, (run, images) in figures.NETWORKS.items():
+        words = figures.plan_of(name, "H200")[1]
+        assert words == figures.plan_in_words(plan(run, device="H200", images=images))
+
+
+def test_the_plan_says_what_the_plan_says():
+    _, words = figures.plan_of("CIFAR-10", "RTX 2060 SUPER", 128)
+    planned = plan(PAPERS, device="RTX 2060 SUPER")
+    assert f"{planned.memory.total / 1e9:.1f} GB of 7.4: does not fit." in words
+    assert f"An epoch takes {figures.duration(planned.seconds_per_epoch)}." in words
+    assert planned.remedies
+    assert all(remedy.words in words for remedy in planned.remedies)
+
+
+def test_in_parts_the_same_batch_fits():
+    _, words = figures.plan_of("CIFAR-10", "RTX 2060 SUPER", parts=4)
+    assert ": fits." in words
+    assert "would fit" not in words
+
+
+def test_more_parts_than_images_are_as_many_as_there_are():
+    one_each = figures.plan_of("CIFAR-10", "T4", 8, parts=8)
+    too_many = figures.plan_of("CIFAR-10", "T4", 8, parts=64)
+    assert one_each[1] == too_many[1]
+    assert same(one_each[0], too_many[0])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ("MNIST", "T4", 128, "float32"),
+        ("CIFAR-10", "K80", 128, "float32"),
+        ("CIFAR-10", "T4", 64, "float32"),
+        ("CIFAR-10", "T4", 128, "mixed_float16"),
+        ("CIFAR-10", "T4", 128, "float32", 2),
+    ],
+)
+def test_each_control_of_the_plan_changes_the_picture(changed):
+    one, again = (figures.plan_of("CIFAR-10", "T4", 128, "float32") for _ in range(2))
+    other = figures.plan_of(*changed)
+    assert one[1] != other[1]
+    assert not same(one[0], other[0])
+    assert same(one[0], again[0])
+
+
+def test_where_nothing_helps_the_words_say_so(monkeypatch):
+    tiny = dataclasses.replace(MACHINES["T4"], memory=1e6)
+    monkeypatch.setitem(MACHINES, "T4", tiny)
+    assert figures.plan_of("CIFAR-10", "T4")[1].endswith("nothing that was tried.")
+
+
+def test_the_bar_ends_where_the_memory_does():
+    planned = plan(PAPERS, device="T4")
+    (axis,) = figures.memory_bar(planned).axes
+    ends = [bar.get_x() + bar.get_width() for bar in axis.patches]
+    assert ends == sorted(ends)
+    assert ends[-1] == pytest.approx(planned.memory.total / 1e9)
+    assert axis.lines[0].get_xdata()[0] == pytest.approx(planned.machine.memory / 1e9)
+
+
+def test_every_device_of_the_menu_can_be_found():
+    assert [find_machine(name).name for name in figures.DEVICES] == figures.DEVICES
+
+
+def test_loss_curves_are_the_losses():
+    (axis,) = figures.loss_curves({"float32": [1.0, 0.5], "half": [1.0, 0.6]}).axes
+    assert [list(line.get_ydata()) for line in axis.lines] == [[1.0, 0.5], [1.0, 0.6]]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["float32", "half"]

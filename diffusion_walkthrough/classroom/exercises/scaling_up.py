@@ -167,3 +167,65 @@ def solution_scaled_step(weight: Any, scaled_gradient: Any, scale: Any, rate: An
     if not np.isfinite(gradient):
         return weight
     return weight - rate * gradient
+
+
+def check_parts(attempt: Any) -> Verdict:
+    """Mark the fewest equal parts for 128 images: 4.2 GB, 1.5 GB of them taken, 60 MB an image."""
+    hints = [
+        (1, "All at once: 128 images of 60 MB are 7.7 GB, and the program and the weights come on "
+         "top."),
+        (2, "64 images take 3.8 GB, which fits 4.2 GB only if nothing else is there. The program, "
+         "the weights and what the optimizer keeps take 1.5 GB of it."),
+        (3, "45 images fit at a time, and three times 45 is more than 128: well reckoned. But 128 "
+         "cannot be divided by three, and the parts have to be equal."),
+        (32, "32 images fit at a time, so that is the size of a part. How many parts are there?"),
+        (45, "That many images fit at a time. How many equal parts does that make of 128?"),
+        (8, "That fits, but each part costs a little: overhead, and small products that fill the "
+         "machine less well. Fewer will do."),
+        (16, "That fits, but each part costs a little: overhead, and small products that fill the "
+         "machine less well. Fewer will do."),
+        (128, "That fits, one image at a time, and is slow. Far fewer parts will do."),
+    ]  # fmt: skip
+    right = (
+        "2.7 GB are left for the images, enough for 45 of them; the largest part that divides 128 "
+        "is 32. TrainingParameters(gradient_accumulation_steps=4) does it."
+    )
+    return mark(attempt, 4, hints, right, tolerance=1e-9)
+
+
+solution_parts = 128 // 32
+
+
+def check_whole_gradient(attempt: Callable[..., Any]) -> Verdict:
+    """Mark a function ``(gradients, sizes)``: from those of the parts to that of the whole batch.
+
+    Each row of ``gradients`` is the gradient of the mean loss over one part; ``sizes`` are the
+    numbers of images in the parts, which may differ.
+    """
+    rng = np.random.default_rng(0)
+    sizes = np.array([4, 4, 2])
+    images = rng.normal(1, 1, (10, 3)).round(2)  # the gradient of each image's loss
+    parts = np.split(images, np.cumsum(sizes)[:-1])
+    gradients = np.array([part.mean(axis=0) for part in parts])
+    weighted = sizes[:, None] * gradients
+    hints = [
+        (gradients.sum(axis=0), "The sum is as many times too large as there are parts: the loss "
+         "is a mean over the images, not a sum."),
+        (gradients.mean(axis=0), "Right if all parts are equal. Here the last has two images and "
+         "the others four, so an image in it would count twice as much."),
+        (weighted.sum(axis=0), "That is the sum over all images. The loss is their mean: divide by "
+         "how many there are."),
+        (weighted.mean(axis=0), "Weighed rightly, but divided by the number of parts. Divide by "
+         "the number of images."),
+        (gradients[-1], "That is the last part's alone; the work on the others would be lost."),
+    ]  # fmt: skip
+    right = (
+        "A mean of means, each weighed by its images, is the mean of all: the same gradient, with "
+        "one part in memory at a time. Equal parts need no weights, so a batch is cut into those."
+    )
+    return mark(call(attempt, gradients, sizes), images.mean(axis=0), hints, right)
+
+
+def solution_whole_gradient(gradients: Any, sizes: Any) -> Any:
+    """The gradient of the mean loss over all images."""
+    return sizes @ gradients / sizes.sum()

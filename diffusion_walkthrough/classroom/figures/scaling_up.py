@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from diffusion_walkthrough.classroom import plots
-from diffusion_walkthrough.parameters import UNetParameters
+from diffusion_walkthrough.machines import GB, MACHINES, THIS_MACHINE
+from diffusion_walkthrough.parameters import DiffusionParameters, UNetParameters
+from diffusion_walkthrough.planning import Plan, duration as duration, plan
 from diffusion_walkthrough.scaling_up import (
     FLOAT16_MAX,
     FLOAT16_MIN,
@@ -25,6 +27,14 @@ from diffusion_walkthrough.scaling_up import (
 Array = NDArray[Any]
 
 SIDES = (8, 16, 32, 64, 128, 256)
+DEVICES = [THIS_MACHINE, *MACHINES]
+#: What the menus offer: a whole run, and how many images its data set has to train on.
+NETWORKS = {
+    "digits": (DiffusionParameters.digits(), 1_500),
+    "MNIST": (DiffusionParameters.mnist(), 60_000),
+    "CIFAR-10": (DiffusionParameters.cifar10(), 50_000),
+    "faces 256×256": (DiffusionParameters.celeba_hq_256(), 30_000),
+}
 
 
 def at_side(parameters: UNetParameters, side: int) -> UNetParameters:
@@ -32,14 +42,6 @@ def at_side(parameters: UNetParameters, side: int) -> UNetParameters:
     sizes = {side // 2**level for level in range(len(parameters.width_multipliers))}
     kept = tuple(size for size in parameters.attention_sizes if size in sizes)
     return dataclasses.replace(parameters, image_size=side, attention_sizes=kept)
-
-
-def duration(seconds: float) -> str:
-    """A duration as one would say it, in the unit that fits: "12 minutes"."""
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.{0 if seconds >= 9.5 * length else 1}f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def epoch_at_side(
@@ -187,4 +189,75 @@ def gradients(exact: Array, in_float16: Array, loss_scale: float) -> Figure:
     axis.set_ylabel("weights")
     axis.set_title(f"float16 without scaling turns {np.mean(in_float16 == 0):.0%} of them into 0")
     axis.legend(loc="upper left")
+    return figure
+
+
+def plan_of(
+    network: str,
+    device: str,
+    batch: int | None = None,
+    precision: str | None = None,
+    parts: int = 1,
+) -> tuple[Figure, str]:
+    """Draw what a run needs of a machine's memory, and say whether it fits and how long it takes.
+
+    Args:
+        network: one of ``NETWORKS``.
+        device: as for ``scaling_up.plan``.
+        batch: images a step; None takes the network's published number.
+        precision: of the network; None takes its own.
+        parts: in how many parts a step goes through its batch; at most as many as it has images.
+    """
+    run, images = NETWORKS[network]
+    batch = batch or run.training.batch_size
+    in_parts = {"batch_size": batch, "gradient_accumulation_steps": min(parts, batch)}
+    training = dataclasses.replace(run.training, **in_parts)  # type: ignore[arg-type]
+    run = dataclasses.replace(run, training=training)
+    planned = plan(run, precision=precision, device=device, images=images)
+    return memory_bar(planned), plan_in_words(planned)
+
+
+def plan_in_words(planned: Plan) -> str:
+    """Say in a sentence or two whether a run fits, how long it takes, and what would help."""
+    needed, there = planned.memory.total / GB, planned.machine.memory / GB
+    words = f"{needed:.1f} GB of {there:.1f}: {'fits' if planned.fits else 'does not fit'}. "
+    words += f"An epoch takes {duration(planned.seconds_per_epoch)}."
+    if not planned.fits:
+        remedies = [f"{remedy.words} ({remedy.memory / GB:.1f} GB)" for remedy in planned.remedies]
+        words += f" What would fit: {'; '.join(remedies) or 'nothing that was tried'}."
+    return words
+
+
+def memory_bar(planned: Plan) -> Figure:
+    """Draw the parts of a plan's memory end to end, and where the machine's memory ends."""
+    figure, axis = plots.new_figure(height=1.5)
+    parts = {
+        field.name.replace("_", " "): getattr(planned.memory, field.name) / GB
+        for field in dataclasses.fields(planned.memory)
+    }
+    colours = (plots.GREY, plots.GREEN, plots.SKY, plots.BLUE)
+    left = 0.0
+    for (name, size), colour in zip(parts.items(), colours, strict=True):
+        axis.barh([0], [size], left=left, color=colour, label=name)
+        left += size
+    limit = planned.machine.memory / GB
+    axis.axvline(limit, color=plots.ORANGE, lw=3)
+    axis.annotate(f"{planned.machine.name} ", (limit, 0.62), ha="right", va="center", size=9)
+    axis.set_xlim(0, 1.15 * max(left, limit))
+    axis.set_ylim(-0.5, 0.8)
+    axis.set_yticks([])
+    axis.set_xlabel("GB of memory")
+    axis.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=9)
+    return figure
+
+
+def loss_curves(losses: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the loss of each epoch of several runs, each under its name."""
+    figure, axis = plots.new_figure(height=2.4)
+    for (name, loss), style in zip(losses.items(), ("-", "--", ":"), strict=False):
+        axis.plot(range(1, len(loss) + 1), loss, style, label=name)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("loss")
+    axis.set_ylim(bottom=0)
+    axis.legend()
     return figure

@@ -1,0 +1,122 @@
+"""Machines: names, memory by the system's and a container's account, and a speed that repeats."""
+
+from __future__ import annotations
+
+import re
+
+import psutil
+import pytest
+
+from diffusion_walkthrough import machines
+from diffusion_walkthrough.machines import (
+    GB,
+    MACHINES,
+    THIS_MACHINE,
+    find_machine,
+    free_memory,
+    measured_speed,
+)
+from diffusion_walkthrough.unet import Block
+
+
+def test_the_machines_that_are_planned_for():
+    assert set(MACHINES) == {"i5-5300U", "i7-10700", "RTX 2060 SUPER", "K80", "T4", "H200"}
+    for name, machine in MACHINES.items():
+        assert find_machine(name) is machine
+        assert machine.name == name
+
+
+def test_peaks_are_the_published_ones():
+    """Cores, clock and operations a clock; a card's shaders, two operations each, and its clock."""
+    peak = {name: machine.peak["float32"] for name, machine in MACHINES.items()}
+    assert peak["i5-5300U"] == pytest.approx(147e9, rel=0.01)
+    assert peak["i7-10700"] == pytest.approx(742e9, rel=0.01)
+    assert peak["RTX 2060 SUPER"] == pytest.approx(2 * 2176 * 1.65e9, rel=0.01)
+    assert peak["K80"] == pytest.approx(2 * 2496 * 0.562e9, rel=0.01)
+    assert peak["T4"] == pytest.approx(2 * 2560 * 1.59e9, rel=0.01)
+    assert peak["H200"] == pytest.approx(2 * 16896 * 1.98e9, rel=0.01)
+
+
+def test_half_precision_is_faster_only_where_there_are_units_for_it():
+    faster = {
+        name: {p for p, speed in machine.peak.items() if speed > machine.peak["float32"]}
+        for name, machine in MACHINES.items()
+    }
+    assert faster == {
+        "i5-5300U": set(),
+        "i7-10700": set(),
+        "K80": set(),
+        "RTX 2060 SUPER": {"mixed_float16"},
+        "T4": {"mixed_float16"},
+        "H200": {"mixed_float16", "mixed_bfloat16"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("t4", "T4"), ("RTX 2060", "RTX 2060 SUPER"), ("i7 10700", "i7-10700")]
+)
+def test_an_unknown_machine_is_answered_with_the_nearest_and_all_names(name, near):
+    with pytest.raises(ValueError, match=re.escape(f"device={name!r}")) as caught:
+        find_machine(name)
+    assert str(caught.value).endswith(f"Did you mean {near!r}?")
+    assert all(repr(known) in str(caught.value) for known in [THIS_MACHINE, *MACHINES])
+
+
+@pytest.mark.parametrize("name", ["zzzzzzzzz", 7, None, ""])
+def test_a_machine_without_any_likeness(name):
+    with pytest.raises(ValueError, match=r"device=.* must be one of .* Use for example"):
+        find_machine(name)
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def container(folder, version, limit, used, cache):
+    """The files of a control group as the kernel writes them."""
+    names = {
+        1: ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+        2: ("memory.max", "memory.current", "inactive_file"),
+    }[version]
+    (folder / names[0]).parent.mkdir(exist_ok=True)
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / names[0]).with_name("memory.stat").write_text(f"anon 5\n{names[2]} {cache}\n")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_container_has_what_its_limit_leaves(tmp_path, version):
+    container(tmp_path, version, 300_000_000, 250_000_000, cache=50_000_000)
+    assert free_memory(tmp_path) == 100_000_000
+
+
+def test_a_container_that_is_full_has_nothing_left(tmp_path):
+    container(tmp_path, 2, 300_000_000, 310_000_000, cache=0)
+    assert free_memory(tmp_path) == 0
+
+
+@pytest.mark.parametrize("limit", ["max", 9_223_372_036_854_771_712])
+def test_a_container_without_a_limit_has_what_the_system_has(tmp_path, limit):
+    container(tmp_path, 2, limit, 250_000_000, cache=0)
+    assert free_memory(tmp_path) == pytest.approx(psutil.virtual_memory().available, rel=0.1)
+
+
+def test_without_containers_it_is_what_the_system_says(tmp_path):
+    assert free_memory(tmp_path) == pytest.approx(psutil.virtual_memory().available, rel=0.1)
+    assert 0 < find_machine(THIS_MACHINE).memory <= psutil.virtual_memory().total
+
+
+# --- speed --------------------------------------------------------------------------------------
+
+
+def test_this_machine_is_measured_once_and_remembered(monkeypatch):
+    block = Block("down 8", "residual", 8, 8, 8)
+    monkeypatch.setattr(machines, "PROBE_OPERATIONS", 1e7)
+    speed = measured_speed(block, 32, 4, 0.1, "float32")
+    assert 1e6 < speed < 1e15
+    monkeypatch.setattr(machines, "_Probe", None)  # would fail if asked again
+    assert measured_speed(block, 32, 4, 0.1, "float32") == speed
+
+
+def test_memory_is_what_a_training_may_use_of_it():
+    assert MACHINES["T4"].memory < 16 * GB
+    assert MACHINES["i5-5300U"].memory < 8 * GB
