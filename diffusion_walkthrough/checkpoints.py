@@ -62,8 +62,8 @@ def save_model(
     Raises:
         FileExistsError: if something is there already and ``overwrite`` is False.
         TypeError: if ``model`` is not a :class:`DiffusionModel`.
-        ValueError: if the network was made under another policy than float32, ``parameters_as`` is
-            neither of the two, or the path is that of another kind of file.
+        ValueError: if ``parameters_as`` is neither of the two, or the path is that of another kind
+            of file.
     """
     path = Path(path).expanduser()
     _check_request(model, path, parameters_as, overwrite)
@@ -82,13 +82,6 @@ def _check_request(model: DiffusionModel, path: Path, parameters_as: str, overwr
         raise TypeError(
             f"model is a {type(model).__name__}; save_model keeps a DiffusionModel. For a bare "
             "network, use Keras's own network.save('name.keras')."
-        )
-    policies = {layer.dtype_policy.name for layer in model.network.layers}
-    if policies != {"float32"}:
-        raise ValueError(
-            f"the network computes in {', '.join(sorted(policies - {'float32'}))}, which the "
-            "parameters do not tell, so that it would come back as another one. Make a model under "
-            "the policy 'float32', give it these weights with set_weights, and save that."
         )
     if parameters_as not in PARAMETERS_FILES:
         raise ValueError(f"parameters_as = {parameters_as!r} must be 'json' or 'pickle'.")

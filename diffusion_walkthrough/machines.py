@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import functools
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import psutil
 from keras import ops
 
 from diffusion_walkthrough.operations import block_multiply_adds
+from diffusion_walkthrough.precision import dtype_policy
 from diffusion_walkthrough.unet import Block, residual_block
 
 THIS_MACHINE = "this machine"
@@ -212,17 +212,6 @@ class _StepTimes(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.clock.append(time.perf_counter())
-
-
-@contextlib.contextmanager
-def dtype_policy(name: str) -> Iterator[None]:
-    """Build layers in another precision for a while, e.g. "mixed_float16"."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 @functools.lru_cache(maxsize=64)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 #: How far apart the seeds of two replicas are: a prime, so that seeds in use rarely meet.
 SEED_STRIDE = 1_000_003
@@ -41,6 +42,13 @@ def sum_over_replicas(values: list[Any]) -> list[Any]:
     tensors = [value for value in values if value is not None]
     sums = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
     return [None if value is None else next(sums) for value in values]
+
+
+def values_of_replicas(variable: keras.Variable) -> list[np.ndarray]:
+    """Read a variable of which each replica of this process keeps its own value."""
+    value = variable.value
+    values = getattr(value, "values", None) if keras.backend.backend() == "tensorflow" else None
+    return [keras.ops.convert_to_numpy(v) for v in values or (value,)]
 
 
 class ReplicaSeedGenerator(keras.random.SeedGenerator):

@@ -9,6 +9,7 @@ names that a reader needs stand here too.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
-from diffusion_walkthrough.machines import dtype_policy
 from diffusion_walkthrough.operations import (
     attention_multiply_adds as attention_multiply_adds,
     conv_multiply_adds as conv_multiply_adds,
@@ -267,8 +267,9 @@ def training_gradients(
     """
     start = model.network.get_weights()
     rows = []
-    with dtype_policy(policy):
-        copy = DiffusionModel(model.diffusion_parameters, seed=seed)
+    parameters = model.diffusion_parameters
+    training = dataclasses.replace(parameters.training, precision=policy)
+    copy = DiffusionModel(dataclasses.replace(parameters, training=training), seed=seed)
     copy.compile(GradientRecorder(learning_rate=1.0), auto_scale_loss=scale_loss)
     first_seed = ops.convert_to_numpy(copy.seed_generator.state.value)
     for share in shares:

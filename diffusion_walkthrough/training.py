@@ -20,9 +20,16 @@ from keras import ops
 from diffusion_walkthrough.backward_sampling import DenoiseFn, p_sample_loop
 from diffusion_walkthrough.data import check_image_range
 from diffusion_walkthrough.forward_diffusion import q_sample
+from diffusion_walkthrough.guarding import StepNotes, TrainingGuard
 from diffusion_walkthrough.loss import training_losses
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import DiffusionParameters, TrainingParameters
+from diffusion_walkthrough.precision import dtype_policy, warn_of_another_policy
+from diffusion_walkthrough.replicas import (
+    ReplicaSeedGenerator,
+    replica_count,
+    sum_over_replicas,
+)
 from diffusion_walkthrough.unet import build_unet
 
 
@@ -60,9 +67,14 @@ class AveragingAdam(keras.optimizers.Adam):
     and the average covers about the last ninth of the run until the full momentum is reached
     (the rule of TensorFlow's ``ExponentialMovingAverage``).
 
+    A step whose gradients are not all finite changes no weight. On several devices the gradients
+    are added up before they are clipped, so that the clip is that of the whole batch.
+
     Attributes:
         gradient_norms: the sum of the global norms of the gradients, before clipping, and over how
             many steps; float32 ``(2,)``. :class:`TrainingLogs` reads it and sets it back.
+        first_fault: the first step whose gradients were not finite, counted from 1 (0: none), and
+            which of them was the first that was not; float32 ``(2,)``.
     """
 
     @property
@@ -79,14 +91,41 @@ class AveragingAdam(keras.optimizers.Adam):
         """Make the variables that the optimizer keeps for each weight, and the tally of norms."""
         if not self.built:
             super().build(variables)
-            self.gradient_norms = self.add_variable((2,), dtype="float32", name="gradient_norms")
+            tally = {"shape": (2,), "dtype": "float32", "aggregation": "only_first_replica"}
+            self.gradient_norms = self.add_variable(name="gradient_norms", **tally)
+            self.first_fault = self.add_variable(name="first_fault", **tally)
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Change the weights by one step; on several devices, by that of the whole batch."""
+        super().apply(sum_over_replicas(list(grads)), trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        # What Keras does on TensorFlow after it has clipped; here it is done already.
+        return grads_and_vars
 
     def _clip_gradients(self, grads: Any) -> Any:
         # Where Keras clips: with gradient accumulation, after the accumulated mean is taken.
         squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads if g is not None]
-        norm = ops.sqrt(sum(squares[1:], squares[0]))
-        self.gradient_norms.assign_add(ops.stack([norm, ops.ones_like(norm)]))
-        return super()._clip_gradients(grads)
+        norm = ops.sqrt(ops.sum(ops.stack(squares)))
+        self._is_finite = ops.isfinite(norm)
+        tally = ops.stack([norm, ops.ones_like(norm)])
+        self.gradient_norms.assign_add(ops.where(self._is_finite, tally, 0.0))
+        self._note_fault(ops.stack(squares))
+        clipped = super()._clip_gradients(grads)
+        return [g if g is None else ops.where(self._is_finite, g, 0.0) for g in clipped]
+
+    def _note_fault(self, squares: Any) -> None:
+        """Remember the step if it is the first whose gradients are not finite."""
+        step = ops.cast(self.iterations + 1, "float32")
+        which = ops.cast(ops.argmin(ops.cast(ops.isfinite(squares), "int32")), "float32")
+        before = ops.convert_to_tensor(self.first_fault)
+        known = ops.logical_or(self._is_finite, before[0] > 0)
+        self.first_fault.assign(ops.where(known, before, ops.stack([step, which])))
+
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, rate: Any) -> None:
+        # Without gradients Adam would still move on with its momentum: a rate of 0 stops it.
+        rate = ops.where(self._is_finite, ops.convert_to_tensor(rate), 0.0)
+        super()._backend_update_step(grads, trainable_variables, rate)
 
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to build the optimizer again."""
@@ -211,26 +250,33 @@ class DiffusionModel(keras.Model):
     ) -> None:
         """Build schedule and network.
 
+        The network computes in the parameters' ``precision``, whatever Keras's global policy is;
+        if that policy was set to another one, a warning says so.
+
         Args:
             parameters: what defines the model; a dictionary from ``parameters.to_dict()`` works.
             seed: makes the draws of t and of the noise in training repeatable. The initial
                 weights follow ``keras.utils.set_random_seed``.
             **kwargs: as for ``keras.Model``.
         """
-        super().__init__(**kwargs)
-        self.autocast = False  # or Keras rounds the images to 16 bits before call sees them
         if isinstance(parameters, dict):
             parameters = DiffusionParameters.from_dict(parameters)
+        precision = parameters.training.precision
+        warn_of_another_policy(precision)
+        super().__init__(dtype=precision, **kwargs)  # in float16, Keras scales the loss
+        self.autocast = False  # or Keras rounds the images to 16 bits before call sees them
         self.diffusion_parameters = parameters
         self._seed = seed
         self.schedule = NoiseSchedule.from_parameters(parameters.schedule)
-        self.network = build_unet(parameters.unet, parameters.variance == "learned")
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        with dtype_policy(precision):
+            self.network = build_unet(parameters.unet, parameters.variance == "learned")
+        self.seed_generator = ReplicaSeedGenerator(seed)
         # Evaluation draws from a generator of its own, wound back each time: the same images give
         # the same loss, and looking at held-out images does not change the training.
-        self.evaluation_generator = keras.random.SeedGenerator(seed)
+        self.evaluation_generator = ReplicaSeedGenerator(seed)
         self._evaluation_start = ops.convert_to_numpy(self.evaluation_generator.state.value)
         self._denoiser: list[DenoiseFn] = []  # filled at the first use
+        self.step_notes = StepNotes()
         self.build((None, *parameters.unet.image_shape))
 
     def build(self, input_shape: Any = None) -> None:
@@ -269,14 +315,17 @@ class DiffusionModel(keras.Model):
     ) -> Any:
         """Mark the answers, by default with the mean squared error of the noise (Eq. 14).
 
-        One number, the mean over the images; ``sample_weight`` weighs them.
+        One number, the mean over the images; ``sample_weight`` weighs them. On several devices each
+        computes its share of it, and the shares add up.
         """
         answer, images, x_t, t, noise = y_pred
         asked = (answer, self.schedule, images, x_t, t, noise)
         losses = training_losses(*asked, **self.marking_options)
         if sample_weight is not None:
             losses = losses * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
-        return ops.mean(losses)
+        if training:
+            self.step_notes.update_state(images, answer, losses)
+        return ops.mean(losses) / replica_count()
 
     @property
     def marking_options(self) -> dict[str, Any]:
@@ -331,8 +380,8 @@ class DiffusionModel(keras.Model):
             y: not used: the images are their own answer.
             batch_size: images per step; None takes the parameters' number.
             epochs: None plans the whole run of ``decay_steps`` steps, or 1 epoch without them.
-            **options: as for ``keras.Model.fit``. :class:`TrainingLogs` and, where weights are
-                averaged, :class:`AveragedWeights` are put before your own callbacks.
+            **options: as for ``keras.Model.fit``. Our own callbacks, :class:`TrainingGuard` (it
+                raises), :class:`TrainingLogs` and perhaps :class:`AveragedWeights`, precede yours.
 
         A ``fit`` that is interrupted leaves the weights of its last step in the model (on JAX,
         where Keras ends every run alike, the averaged ones if it was in the middle of an epoch),
@@ -399,7 +448,9 @@ class DiffusionModel(keras.Model):
             own.append(AveragedWeights())
         # What is to be resumed from is saved before the averages take the weights' place.
         backups = [c for c in others if isinstance(c, keras.callbacks.BackupAndRestore)]
-        return [*backups, *own, *(c for c in others if c is not None and c not in backups)]
+        guards = [c for c in others if isinstance(c, TrainingGuard)] or [TrainingGuard()]
+        others = [c for c in others if c not in guards]
+        return [*guards, *backups, *own, *(c for c in others if c is not None and c not in backups)]
 
     def _planned_epochs(self, x: Any, batch_size: int | None, options: dict[str, Any]) -> int:
         """How many epochs make up ``decay_steps`` steps, with the options that ``fit`` got."""
@@ -422,7 +473,8 @@ class DiffusionModel(keras.Model):
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile a loaded model with the saved one's optimizer, ready to go on training."""
-        self.compile(keras.optimizers.deserialize(config["optimizer"]))
+        # The saved optimizer scales the loss, or was told not to.
+        self.compile(keras.optimizers.deserialize(config["optimizer"]), auto_scale_loss=False)
         self.optimizer.build(self.trainable_variables)
 
     def denoise(self, x_t: Any, t: Any) -> Any:

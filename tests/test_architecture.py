@@ -18,8 +18,8 @@ NAME = PACKAGE.name
 FLOORS = [
     {"__init__"},
     {"parameters", "safe_pickle", "noise_schedule", "data", "gaussian_mixture"},
-    {"forward_diffusion", "unet", "replicas"},
-    {"loss", "backward_sampling", "operations"},
+    {"forward_diffusion", "unet", "replicas", "precision"},
+    {"loss", "backward_sampling", "operations", "guarding"},
     {"training", "machines", "planning"},
     {
         "evaluation",

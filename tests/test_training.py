@@ -412,12 +412,7 @@ def test_half_precision_takes_the_same_steps():
     """The loss is scaled up before the gradients are found, and they are scaled down again."""
     moved = {}
     for policy in ("float32", "mixed_float16"):
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(policy)
-        try:
-            model = DiffusionModel(TINY, seed=0)
-        finally:
-            keras.config.set_dtype_policy(before)
+        model = DiffusionModel(with_training(precision=policy), seed=0)
         rng = np.random.default_rng(0)
         weights = model.network.get_weights()
         start = [0.2 * rng.standard_normal(w.shape).astype("float32") for w in weights]
@@ -571,12 +566,7 @@ def test_photographs_are_mirrored_half_of_the_time_in_training_only():
 
 
 def test_images_keep_their_precision_when_the_network_computes_in_16_bits():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        model = DiffusionModel(TINY, seed=0)
-    finally:
-        keras.config.set_dtype_policy(before)
+    model = DiffusionModel(with_training(precision="mixed_bfloat16"), seed=0)
     shown = []
     images = digits(4) * 0.999
     model.schedule = NoiseSchedule([1e-8])  # as good as no noise: the network sees the image
