@@ -56,14 +56,14 @@ class StepNotes(keras.metrics.Metric):
         loss = ops.cast(ops.mean(loss), "float32")
         # A maximum may pass over NaN, a sum does not.
         is_whole = ops.isfinite(ops.sum(images))
-        low, high = ops.where(is_whole, ops.stack([ops.max(-images), ops.max(images)]), np.nan)
-        in_range = ops.maximum(low, high) <= 1 + TOLERANCE  # False for NaN
-        is_good = ops.logical_and(in_range, ops.isfinite(loss))
+        span = ops.where(is_whole, ops.stack([ops.max(-images), ops.max(images)]), np.nan)
+        in_range = ops.max(span) <= 1 + TOLERANCE
+        is_good = ops.logical_and(ops.logical_and(is_whole, in_range), ops.isfinite(loss))
         before = ops.convert_to_tensor(self.notes)
         steps = before[0] + 1
-        ranges = ops.maximum(before[1:3], ops.stack([low, high]))
-        fault = ops.stack([steps, low, high, ops.sum(answer), loss])
+        fault = ops.concatenate([steps[None], span, ops.stack([ops.sum(answer), loss])])
         fault = ops.where(ops.logical_or(is_good, before[3] > 0), before[3:], fault)
+        ranges = ops.maximum(before[1:3], span)
         self.notes.assign(ops.concatenate([steps[None], ranges, fault]))
 
     def result(self) -> dict[str, Any]:
