@@ -260,7 +260,9 @@ def table(results: list[dict[str, Any]], best: list[float]) -> str:
             rows.append(_row(name, runs))
     rows.append(["real digits", *[""] * (len(SECONDS) + 3), _both(best), "", ""])
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines += ["", "Marks: precision / recall, medians of the runs. " + _verdict(results, best)]
+    lines += ["", "Marks: precision / recall, medians of the runs. Recall counts only beside"]
+    lines += ["precision: the balls around noise are so wide that all digits lie in them."]
+    lines += [_verdict(results, best)]
     return "\n".join(lines)
 
 
@@ -307,7 +309,7 @@ def figure(results: list[dict[str, Any]], best: list[float], path: Path) -> None
             if runs:
                 _curve(panel, runs, which, color=colour, marker=marker, label=name)
         panel.axhline(best[which - 2], color="black", linestyle="--", label="real digits")
-        panel.set(title=title, xscale="log", xlabel="seconds of training", ylim=(-0.03, 1))
+        panel.set(title=title, xscale="log", xlabel="seconds of training", ylim=(-0.03, 1.03))
         panel.set_xticks(SECONDS, [str(seconds) for seconds in SECONDS])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
