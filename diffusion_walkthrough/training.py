@@ -20,6 +20,7 @@ from keras import ops
 from diffusion_walkthrough.backward_sampling import DenoiseFn, p_sample_loop
 from diffusion_walkthrough.data import check_image_range
 from diffusion_walkthrough.forward_diffusion import q_sample
+from diffusion_walkthrough.fused import adam_step, scaled, squared_norm
 from diffusion_walkthrough.guarding import StepNotes, TrainingGuard
 from diffusion_walkthrough.loss import training_losses
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
@@ -105,14 +106,19 @@ class AveragingAdam(keras.optimizers.Adam):
 
     def _clip_gradients(self, grads: Any) -> Any:
         # Where Keras clips: with gradient accumulation, after the accumulated mean is taken.
-        squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads if g is not None]
+        squares = [squared_norm(g) for g in grads if g is not None]
         norm = ops.sqrt(ops.sum(ops.stack(squares)))
         self._is_finite = ops.isfinite(norm)
         tally = ops.stack([norm, ops.ones_like(norm)])
         self.gradient_norms.assign_add(ops.where(self._is_finite, tally, 0.0))
         self._note_fault(ops.stack(squares))
-        clipped = super()._clip_gradients(grads)
-        return [g if g is None else ops.where(self._is_finite, g, 0.0) for g in clipped]
+        scale = ops.where(self._is_finite, 1.0, 0.0)
+        if self.global_clipnorm is not None:
+            scale = scale * self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)
+            scale = ops.where(self._is_finite, scale, 0.0)
+        else:
+            grads = super()._clip_gradients(grads)
+        return [g if g is None else scaled(g, scale) for g in grads]
 
     def _note_fault(self, squares: Any) -> None:
         """Remember the step if it is the first whose gradients are not finite."""
@@ -121,6 +127,16 @@ class AveragingAdam(keras.optimizers.Adam):
         before = ops.convert_to_tensor(self.first_fault)
         known = ops.logical_or(self._is_finite, before[0] > 0)
         self.first_fault.assign(ops.where(known, before, ops.stack([step, which])))
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Change one weight: the step of Keras's Adam, on TensorFlow in one operation."""
+        if keras.backend.backend() != "tensorflow" or self.amsgrad:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        at = self._get_variable_index(variable)
+        moments = self._momentums[at], self._velocities[at]
+        rates = self.beta_1, self.beta_2, self.epsilon
+        adam_step(variable, *moments, gradient, learning_rate, self.iterations + 1, *rates)
 
     def _backend_update_step(self, grads: Any, trainable_variables: Any, rate: Any) -> None:
         # Without gradients Adam would still move on with its momentum: a rate of 0 stops it.

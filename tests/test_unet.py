@@ -130,7 +130,7 @@ class NumpyNetwork:
     def __init__(self, network):
         self.convs = self._weights(network, keras.layers.Conv2D)
         self.denses = self._weights(network, keras.layers.Dense)
-        self.norms = self._weights(network, keras.layers.GroupNormalization)
+        self.norms = self._weights(network, unet.GroupNormalization)
 
     @staticmethod
     def _weights(network, kind):
@@ -312,6 +312,15 @@ def test_group_normalization_equals_numpy(groups):
     gamma, beta = network.get_weights()
     expected = np_group_norm(x.astype("float64"), groups, gamma, beta)
     np.testing.assert_allclose(run(network, x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("mean", [0.0, 10.0, -100.0])
+def test_group_normalization_keeps_its_digits_far_from_zero(mean):
+    """The variance is the mean of squares minus the square of the mean: digits can be lost."""
+    x = np.random.default_rng(0).normal(mean, 1, (2, 8, 8, 6)).astype("float32")
+    exact = np_group_norm(x.astype("float64"), 3, np.ones(6), np.zeros(6))
+    result = to_numpy(unet.normalize(ops.convert_to_tensor(x), 3))
+    np.testing.assert_allclose(result, exact, atol=1e-5 * max(1.0, mean**2 / 10))
 
 
 def test_a_constant_image_is_normalized_to_zero_not_to_nan():

@@ -1,0 +1,71 @@
+"""The merged operations compute what the plain ones do."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from diffusion_walkthrough.fused import scaled, squared_norm
+from diffusion_walkthrough.training import AveragingAdam
+
+
+def test_the_squared_norm_is_that_of_numpy():
+    x = np.random.default_rng(0).standard_normal((7, 5, 3)).astype("float32")
+    expected = np.sum(x.astype("float64") ** 2)
+    assert float(squared_norm(ops.convert_to_tensor(x))) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_squared_norm_of_half_precision_does_not_overflow():
+    x = ops.cast(ops.full((100,), 300.0), "float16")  # 300² is beyond float16's 65,504
+    assert float(squared_norm(x)) == pytest.approx(9e6, rel=1e-6)
+
+
+@pytest.mark.parametrize("lost", [np.nan, np.inf, -np.inf])
+def test_scaling_by_0_forgets_numbers_that_are_none(lost):
+    x = ops.convert_to_tensor(np.array([1.0, lost], "float32"))
+    np.testing.assert_array_equal(ops.convert_to_numpy(scaled(x, 0.0)), [0.0, 0.0])
+    assert not np.isfinite(ops.convert_to_numpy(scaled(x, 0.5))[1])
+    assert float(scaled(x, 0.5)[0]) == 0.5
+
+
+def test_a_step_is_that_of_keras_adam():
+    rng = np.random.default_rng(1)
+    start = [rng.standard_normal(shape).astype("float32") for shape in ((3, 4), (5,))]
+    options = {"learning_rate": 0.05, "beta_1": 0.8, "beta_2": 0.9, "epsilon": 1e-3}
+    ours = [keras.Variable(value) for value in start]
+    theirs = [keras.Variable(value) for value in start]
+    optimizers = AveragingAdam(**options), keras.optimizers.Adam(**options)
+    for _ in range(5):
+        gradients = [rng.standard_normal(value.shape).astype("float32") for value in start]
+        for optimizer, weights in zip(optimizers, (ours, theirs), strict=True):
+            optimizer.apply([ops.convert_to_tensor(g) for g in gradients], weights)
+    for mine, other, first in zip(ours, theirs, start, strict=True):
+        other = ops.convert_to_numpy(other.value)
+        np.testing.assert_allclose(ops.convert_to_numpy(mine.value), other, rtol=2e-6, atol=1e-7)
+        assert np.abs(other - first).min() > 1e-3
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+def test_clipping_is_that_of_keras(size):
+    """Also where there is nothing to clip."""
+    rng = np.random.default_rng(2)
+    gradients = [(size * rng.standard_normal(shape)).astype("float32") for shape in ((3, 4), (5,))]
+    optimizer = AveragingAdam(global_clipnorm=0.5)
+    optimizer.build([keras.Variable(g) for g in gradients])
+    mine = optimizer._clip_gradients([ops.convert_to_tensor(g) for g in gradients])
+    norm = np.sqrt(sum(np.sum(g.astype("float64") ** 2) for g in gradients))
+    for clipped, gradient in zip(mine, gradients, strict=True):
+        expected = gradient * min(1.0, 0.5 / norm)
+        np.testing.assert_allclose(ops.convert_to_numpy(clipped), expected, rtol=1e-6)
+    assert (norm > 0.5) == (size == 1.0)
+
+
+def test_other_ways_of_clipping_still_clip():
+    gradient = ops.convert_to_tensor(np.array([3.0, -4.0], "float32"))
+    for options, expected in (({"clipvalue": 1.0}, [1.0, -1.0]), ({"clipnorm": 1.0}, [0.6, -0.8])):
+        optimizer = AveragingAdam(**options)
+        optimizer.build([keras.Variable(gradient)])
+        (clipped,) = optimizer._clip_gradients([gradient])
+        np.testing.assert_allclose(ops.convert_to_numpy(clipped), expected, rtol=1e-6)
