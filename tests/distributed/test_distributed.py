@@ -1,4 +1,4 @@
-"""Several devices and several processes: the same losses as on one, and no waiting for the dead.
+"""Several devices: the same losses as on one.
 
 Devices are chosen before a backend starts, so that every case is a process of its own; run by
 ``make distributed``.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -100,59 +98,3 @@ def test_two_devices_of_jax_take_the_steps_of_one():
     assert one.pop("guard") == two.pop("guard")
     for name, values in one.items():
         assert two[name] == pytest.approx(values, rel=2e-4, abs=1e-5), name
-
-
-# Two processes -----------------------------------------------------------------------------------
-
-
-def free_addresses(count: int) -> list[str]:
-    """Find free ports on loopback."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
-    for s in sockets:
-        s.close()
-    return addresses
-
-
-def workers(count: int, folder: Path, epochs: int, pause: float = 0.0) -> list[subprocess.Popen]:
-    addresses = ",".join(free_addresses(count))
-    return [
-        start("worker.py", number, addresses, folder, epochs, PAUSE=str(pause))
-        for number in range(count)
-    ]
-
-
-def finish(running: list[subprocess.Popen], folder: Path) -> list[dict]:
-    for process in running:
-        _, errors = process.communicate(timeout=DEADLINE)
-        assert process.returncode == 0, errors[-3000:]
-    return [json.loads((folder / f"{i}.json").read_text()) for i in range(len(running))]
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> dict:
-    folder = tmp_path_factory.mktemp("alone")
-    return finish(workers(1, folder, epochs=3), folder)[0]
-
-
-@needs_tensorflow
-def test_two_workers_take_the_steps_of_one_also_after_one_of_them_died(tmp_path, alone):
-    """Killed after an epoch; the other one stops by itself; both go on when started again."""
-    running = workers(2, tmp_path, epochs=3, pause=1.0)
-    deadline = time.monotonic() + DEADLINE
-    while not (tmp_path / "1.epochs").exists():
-        assert time.monotonic() < deadline
-        assert all(process.poll() is None for process in running)
-        time.sleep(0.05)
-    running[1].send_signal(signal.SIGKILL)
-    died = time.monotonic()
-    running[0].communicate(timeout=DEADLINE)
-    assert running[0].returncode not in (0, None)
-    assert time.monotonic() - died < 60
-    assert not (tmp_path / "0.json").exists()
-    running[1].communicate()
-    results = finish(workers(2, tmp_path, epochs=3), tmp_path)
-    assert len(results[0]["loss"]) == 2, "the first epoch was not trained again"
-    for result in results:
-        assert result["loss"] == pytest.approx(alone["loss"][1:], rel=2e-4)
-        assert result["weights"] == pytest.approx(alone["weights"], rel=2e-4)
