@@ -1,4 +1,4 @@
-"""Several devices: the same losses as on one.
+"""Several devices of one machine: the same losses as on one.
 
 Devices are chosen before a backend starts, so that every case is a process of its own; run by
 ``make distributed``.
@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
