@@ -17,10 +17,11 @@ import numpy as np
 from keras import layers, ops
 
 from diffusion_walkthrough.backward_sampling import p_sample_loop
+from diffusion_walkthrough.compiled import CompiledNetwork
 from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import DiffusionParameters, ScheduleParameters
-from diffusion_walkthrough.training import AveragedWeights, DiffusionModel, compile_denoiser
+from diffusion_walkthrough.training import AveragedWeights, DiffusionModel
 from diffusion_walkthrough.unet import (
     conv,
     dense,
@@ -143,7 +144,7 @@ class KerasExample(keras.Model):
     def sample(self, n: int, seed: int) -> np.ndarray:
         """Algorithm 2 with clipped x_0, on evenly chosen levels."""
         if not self._denoiser:
-            self._denoiser.append(compile_denoiser(self.network))
+            self._denoiser.append(CompiledNetwork(self.network))
         levels = np.linspace(0, len(self.schedule) - 1, self.draw_steps).round().astype("int32")
         signal = np.append(1.0, self.schedule.alphas_cumprod[levels])
         schedule = NoiseSchedule(1 - signal[1:] / signal[:-1])

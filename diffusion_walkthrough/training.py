@@ -17,13 +17,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from diffusion_walkthrough.backward_sampling import DenoiseFn, p_sample_loop
+from diffusion_walkthrough.backward_sampling import p_sample_loop
+from diffusion_walkthrough.compiled import CompiledNetwork
 from diffusion_walkthrough.data import check_image_range
 from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.fused import adam_step, scaled, squared_norm
 from diffusion_walkthrough.guarding import StepNotes, TrainingGuard
 from diffusion_walkthrough.loss import training_losses
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
+from diffusion_walkthrough.operations import count_multiply_adds
 from diffusion_walkthrough.parameters import DiffusionParameters, TrainingParameters
 from diffusion_walkthrough.precision import dtype_policy, warn_of_another_policy
 from diffusion_walkthrough.replicas import (
@@ -167,63 +169,6 @@ def make_optimizer(parameters: TrainingParameters) -> keras.optimizers.Optimizer
     )
 
 
-def compile_denoiser(network: keras.Model) -> DenoiseFn:
-    """Turn a network into a fast denoise function that is traced once for all batch sizes.
-
-    What only one backend can do stands here: ``tf.function`` without XLA (on a CPU its
-    convolutions are faster than XLA's), ``jax.jit`` with the weights passed in, or PyTorch
-    without gradients.
-
-    Args:
-        network: functional model from ``[x_t, t]`` to a prediction.
-
-    Returns:
-        Callable ``(x_t, t) -> prediction``, float32, whatever the precision inside.
-    """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        return _compile_for_tensorflow(network)
-    if backend == "jax":
-        return _compile_for_jax(network)
-
-    def denoise(x_t: Any, t: Any) -> Any:
-        import torch
-
-        with torch.no_grad():
-            return ops.cast(network([x_t, t], training=False), "float32")
-
-    return denoise
-
-
-def _compile_for_tensorflow(network: keras.Model) -> DenoiseFn:
-    import tensorflow as tf
-
-    image = tf.TensorSpec((None, *network.input_shape[0][1:]), tf.float32)
-    step = tf.TensorSpec((None,), tf.int32)
-
-    @tf.function(input_signature=[image, step], jit_compile=False)
-    def denoise(x_t: Any, t: Any) -> Any:
-        return tf.cast(network([x_t, t], training=False), tf.float32)
-
-    return denoise
-
-
-def _compile_for_jax(network: keras.Model) -> DenoiseFn:
-    import jax
-
-    @jax.jit
-    def apply(trainable: Any, non_trainable: Any, x_t: Any, t: Any) -> Any:
-        result, _ = network.stateless_call(trainable, non_trainable, [x_t, t], training=False)
-        return result.astype("float32")
-
-    def denoise(x_t: Any, t: Any) -> Any:
-        trainable = [variable.value for variable in network.trainable_variables]
-        non_trainable = [variable.value for variable in network.non_trainable_variables]
-        return apply(trainable, non_trainable, x_t, t)
-
-    return denoise
-
-
 def mirror_half(images: Any, seed: Any) -> Any:
     """Mirror each image left to right with a chance of one half.
 
@@ -291,7 +236,7 @@ class DiffusionModel(keras.Model):
         # the same loss, and looking at held-out images does not change the training.
         self.evaluation_generator = ReplicaSeedGenerator(seed)
         self._evaluation_start = ops.convert_to_numpy(self.evaluation_generator.state.value)
-        self._denoiser: list[DenoiseFn] = []  # filled at the first use
+        self._denoiser: list[CompiledNetwork] = []  # in a list, so that Keras saves nothing of it
         self.step_notes = StepNotes()
         self.build((None, *parameters.unet.image_shape))
 
@@ -493,20 +438,19 @@ class DiffusionModel(keras.Model):
         self.compile(keras.optimizers.deserialize(config["optimizer"]), auto_scale_loss=False)
         self.optimizer.build(self.trainable_variables)
 
-    def denoise(self, x_t: Any, t: Any) -> Any:
-        """Ask the network about ``x_t`` at step ``t``: the denoise function that samplers take.
+    @property
+    def denoise(self) -> CompiledNetwork:
+        """The network, compiled: the denoise function that samplers take.
 
-        Args:
-            x_t: noisy images, float32 ``(batch, height, width, channels)``.
-            t: int32 ``(batch,)`` in 0 … T-1.
-
-        Returns:
-            The guessed noise, or what else ``prediction`` says, float32, same shape as ``x_t``;
-            with a learned variance twice the channels.
+        ``denoise(x_t, t)`` takes noisy images, float32 ``(batch, height, width, channels)``, and
+        steps, int32 ``(batch,)`` in 0 … T-1. It returns the guessed noise, or what else
+        ``prediction`` says, float32, same shape as ``x_t``; with a learned variance twice the
+        channels.
         """
         if not self._denoiser:
-            self._denoiser.append(compile_denoiser(self.network))
-        return self._denoiser[0](x_t, t)
+            work = count_multiply_adds(self.diffusion_parameters.unet)
+            self._denoiser.append(CompiledNetwork(self.network, work))
+        return self._denoiser[0]
 
     def sample(
         self,

@@ -164,7 +164,7 @@ def test_denoise_follows_the_weights_and_is_traced_once_for_all_batch_sizes():
     for n in (1, 3, 5):
         model.denoise(np.ones((n, 8, 8, 1), "float32"), np.zeros(n, "int32"))
     if keras.backend.backend() == "tensorflow":
-        assert model._denoiser[0].experimental_get_tracing_count() == 1
+        assert model.denoise._ask.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize(

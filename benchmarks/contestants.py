@@ -1,0 +1,165 @@
+"""One contestant of ``speed.py``: a process that gets ready, and works when it is told to.
+
+python benchmarks/contestants.py CONTESTANT TASK SIZE BATCH
+
+It prints the seconds from its start to the end of the first piece of work, then answers each line
+on its standard input, a number n, with the seconds that n pieces of work took, and at the end of
+the input with its peak memory in bytes. A piece of work is a training step of the whole program
+(noise drawn, forward, backward, clip, optimizer, average), or a walk from noise to images.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+START = time.perf_counter()
+Work = Callable[[int], Any]
+
+
+def parameters(size: str) -> Any:
+    """The preset that is trained, digits, mnist or cifar10."""
+    from diffusion_walkthrough.parameters import DiffusionParameters
+
+    return getattr(DiffusionParameters, size)()
+
+
+def images(size: str, n: int) -> Any:
+    """Noise in the shape and range of images: how long a step takes does not depend on them."""
+    import numpy as np
+
+    shape = (n, *parameters(size).unet.image_shape)
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
+
+
+def ours_training(size: str, batch: int) -> Work:
+    """``DiffusionModel.fit``, as the notebooks call it: n steps are an epoch of n batches."""
+    from diffusion_walkthrough.training import DiffusionModel
+
+    model = DiffusionModel(parameters(size), seed=0)
+    model.compile()
+
+    def work(n: int) -> None:
+        model.fit(images(size, n * batch), batch_size=batch, epochs=1, verbose=0)
+
+    return work
+
+
+def ours_sampling(size: str, batch: int, steps: int) -> Work:
+    """``DiffusionModel.sample`` of a schedule with as many steps."""
+    import dataclasses
+
+    from diffusion_walkthrough.training import DiffusionModel
+
+    preset = parameters(size)
+    schedule = dataclasses.replace(preset.schedule, timesteps=steps)
+    model = DiffusionModel(dataclasses.replace(preset, schedule=schedule), seed=0)
+
+    def work(n: int) -> None:
+        for seed in range(n):
+            model.sample(batch, seed=seed)
+
+    return work
+
+
+def their_network(size: str) -> Any:
+    """diffusers' UNet2DModel of the same architecture (see tests/parity/networks.py)."""
+    import torch
+    from diffusers import UNet2DModel
+
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "tests", "parity"))
+    import networks
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return UNet2DModel(**networks.configuration(parameters(size).unet))
+
+
+def their_training(size: str, batch: int, compiled: bool) -> Work:
+    """A training loop as diffusers' examples write it, with Adam, clipping and EMAModel."""
+    import torch
+    from diffusers import DDPMScheduler
+    from diffusers.training_utils import EMAModel
+
+    preset = parameters(size)
+    network = their_network(size).train()
+    scheduler = DDPMScheduler(num_train_timesteps=preset.schedule.timesteps)
+    optimizer = torch.optim.Adam(network.parameters(), lr=preset.training.learning_rate)
+    average = EMAModel(network.parameters()) if preset.training.ema_momentum else None
+    predict = torch.compile(network) if compiled else network
+
+    def work(n: int) -> None:
+        data = torch.from_numpy(images(size, n * batch)).permute(0, 3, 1, 2).contiguous()
+        for x in data.split(batch):
+            noise = torch.randn_like(x)
+            t = torch.randint(0, preset.schedule.timesteps, (batch,))
+            answer = predict(scheduler.add_noise(x, noise, t), t).sample
+            torch.nn.functional.mse_loss(answer, noise).backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), preset.training.gradient_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            if average:
+                average.step(network.parameters())
+
+    return work
+
+
+def their_sampling(size: str, batch: int, steps: int, pipeline: bool, compiled: bool) -> Work:
+    """diffusers' DDPMPipeline, or its network and scheduler in a bare loop."""
+    import torch
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    network = their_network(size).eval()
+    scheduler = DDPMScheduler(num_train_timesteps=steps)
+    scheduler.set_timesteps(steps)
+    whole = DDPMPipeline(network, scheduler)
+    whole.set_progress_bar_config(disable=True)
+    predict = torch.compile(network) if compiled else network
+    side, channels = parameters(size).unet.image_size, parameters(size).unet.channels
+
+    def work(n: int) -> None:
+        for _ in range(n):
+            if pipeline:
+                whole(batch_size=batch, num_inference_steps=steps, output_type="np")
+                continue
+            with torch.inference_mode():
+                x = torch.randn(batch, channels, side, side)
+                for t in scheduler.timesteps:
+                    x = scheduler.step(predict(x, t).sample, t, x).prev_sample
+
+    return work
+
+
+def contestant(name: str, task: str, size: str, batch: int) -> Work:
+    """Build what is to be timed; a task is "train", or "sample-50" for walks of 50 steps."""
+    if task == "train":
+        if name == "ours":
+            return ours_training(size, batch)
+        return their_training(size, batch, compiled="compiled" in name)
+    steps = int(task.removeprefix("sample-"))
+    if name == "ours":
+        return ours_sampling(size, batch, steps)
+    return their_sampling(size, batch, steps, "pipeline" in name, "compiled" in name)
+
+
+def main() -> None:
+    """Get ready, then work by the line."""
+    name, task, size, batch = sys.argv[1:]
+    channel = os.fdopen(os.dup(1), "w")  # libraries print to the standard output now and then
+    os.dup2(2, 1)
+    work = contestant(name, task, size, int(batch))
+    work(1)
+    print(time.perf_counter() - START, file=channel, flush=True)
+    for line in sys.stdin:
+        begin = time.perf_counter()
+        work(int(line))
+        print(time.perf_counter() - begin, file=channel, flush=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, file=channel, flush=True)
+
+
+if __name__ == "__main__":
+    main()
