@@ -12,7 +12,9 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	if $$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
 	then echo $$p; break; fi; done)
 
-UNIT_TESTS := tests --ignore=tests/browser --ignore=tests/parity
+UNIT_TESTS := tests --ignore=tests/browser --ignore=tests/parity --ignore=tests/distributed
+# Tests marked slow train for long, and what they show does not depend on backend or versions.
+QUICK_TESTS := $(UNIT_TESTS) -m 'not slow'
 # Two workers, each with whole files and whole notebooks: a notebook's cells share one kernel.
 WORKERS ?= 2
 IN_PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile
@@ -50,18 +52,26 @@ notebooks: $(STAMP) ## format the notebooks and run those whose code has changed
 
 .PHONY: backends
 backends: .venv-backends/.installed ## unit tests on JAX and on PyTorch (downloads both)
-	KERAS_BACKEND=jax .venv-backends/bin/pytest $(IN_PARALLEL) $(UNIT_TESTS)
-	KERAS_BACKEND=torch .venv-backends/bin/pytest $(IN_PARALLEL) $(UNIT_TESTS)
+	KERAS_BACKEND=jax .venv-backends/bin/pytest $(IN_PARALLEL) $(QUICK_TESTS)
+	KERAS_BACKEND=torch .venv-backends/bin/pytest $(IN_PARALLEL) $(QUICK_TESTS)
 
 .PHONY: lowest
 lowest: .venv-lowest/.installed ## unit tests with the oldest versions that pyproject.toml allows (Python 3.11)
-	.venv-lowest/bin/pytest $(IN_PARALLEL) $(UNIT_TESTS) --deselect tests/test_project_files.py
+	.venv-lowest/bin/pytest $(IN_PARALLEL) $(QUICK_TESTS) --deselect tests/test_project_files.py
 
 .PHONY: parity
 parity: ## compare with independent implementations (downloads PyTorch and diffusers)
 	@if compgen -G 'tests/parity/test_*.py' >/dev/null; \
 	then $(MAKE) .venv-parity/.installed && .venv-parity/bin/pytest tests/parity; \
 	else echo "tests/parity holds no tests yet: nothing to compare."; fi
+
+.PHONY: distributed
+distributed: .venv-backends/.installed ## two devices: tf.distribute, and Keras's own on JAX
+	.venv-backends/bin/pytest tests/distributed
+
+.PHONY: bench
+bench: .venv-parity/.installed ## how fast, beside diffusers (see benchmarks/README.md)
+	.venv-parity/bin/python benchmarks/speed.py
 
 .PHONY: mutants
 mutants: $(STAMP) ## put each published mistake into the package and see the tests fail

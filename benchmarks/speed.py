@@ -58,11 +58,12 @@ class Contestant:
 
     def __init__(self, name: str, task: Task) -> None:
         """Start it, and wait until it has done its first piece of work."""
-        command = [sys.executable, str(SCRIPT), name, task.kind, task.size, str(task.batch)]
+        what = [name, task.kind, task.size, str(task.batch)]
+        self.command = [sys.executable, str(SCRIPT), *what]
         pipe = subprocess.PIPE
         quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=quiet
+            self.command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=quiet
         )
         self.repeats = task.repeats
         self.first = self._answer()
@@ -72,7 +73,7 @@ class Contestant:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.process.args} ended early; run it by hand to see why.")
+            raise RuntimeError(f"{' '.join(self.command[1:])} ended early; run it to see why.")
         return float(line)
 
     def work(self, count: bool = True) -> None:

@@ -84,7 +84,12 @@ class AveragingAdam(keras.optimizers.Adam):
     def ema_momentum(self) -> Any:
         """The momentum of the present step."""
         step = ops.cast(self.iterations, "float32")
-        return ops.minimum(self._full_momentum, (1.0 + step) / (10.0 + step))
+        momentum = ops.minimum(self._full_momentum, (1.0 + step) / (10.0 + step))
+        if not self.gradient_accumulation_steps:
+            return momentum
+        # Keras averages after each part of a step; only the last one has changed the weights.
+        is_last_part = (self._iterations + 1) % self.gradient_accumulation_steps == 0
+        return ops.where(is_last_part, momentum, 1.0)
 
     @ema_momentum.setter
     def ema_momentum(self, value: float) -> None:
@@ -156,16 +161,19 @@ def make_optimizer(parameters: TrainingParameters) -> keras.optimizers.Optimizer
     After each ``fit``, Keras puts the exponential moving average of the weights in their place.
 
     Args:
-        parameters: learning rate, warm-up, decay, clipping and averaging.
+        parameters: learning rate, warm-up, decay, clipping, averaging, and in how many parts a
+            step goes through its batch.
 
     Source: Ho et al. 2020, appendix B.
     """
+    parts = parameters.gradient_accumulation_steps
     return AveragingAdam(
         learning_rate_schedule(parameters),
         epsilon=1e-8,
         global_clipnorm=parameters.gradient_clip,
         use_ema=parameters.ema_momentum is not None,
         ema_momentum=parameters.ema_momentum or 0.0,
+        gradient_accumulation_steps=parts if parts > 1 else None,
     )
 
 
@@ -339,7 +347,7 @@ class DiffusionModel(keras.Model):
             x: clean images, float32 ``(n, height, width, channels)`` in [-1, 1]; or anything
                 else that Keras trains on and that yields such batches.
             y: not used: the images are their own answer.
-            batch_size: images per step; None takes the parameters' number.
+            batch_size: images per step, all its parts together; None takes the parameters' number.
             epochs: None plans the whole run of ``decay_steps`` steps, or 1 epoch without them.
             **options: as for ``keras.Model.fit``. Our own callbacks, :class:`TrainingGuard` (it
                 raises), :class:`TrainingLogs` and perhaps :class:`AveragedWeights`, precede yours.
@@ -358,8 +366,7 @@ class DiffusionModel(keras.Model):
         """
         if _is_array(x):
             self._check_images(x)
-            if batch_size is None:
-                batch_size = self.diffusion_parameters.training.batch_size
+            batch_size = self._images_per_part(batch_size)
         if epochs is None:
             epochs = self._planned_epochs(x, batch_size, options)
         options["callbacks"] = callbacks = self._with_own_callbacks(options.get("callbacks"))
@@ -397,6 +404,23 @@ class DiffusionModel(keras.Model):
             images if isinstance(images, np.ndarray) else ops.convert_to_numpy(images)
         )
 
+    @property
+    def _parts(self) -> int:
+        """In how many parts the optimizer's step goes through its batch."""
+        optimizer = bare_optimizer(self.optimizer) if self.compiled else None
+        return getattr(optimizer, "gradient_accumulation_steps", None) or 1
+
+    def _images_per_part(self, batch_size: int | None) -> int:
+        """How many images the network sees at once, of the ``batch_size`` of a step."""
+        if batch_size is None:
+            batch_size = self.diffusion_parameters.training.batch_size
+        if batch_size % self._parts:
+            raise ValueError(
+                f"batch_size = {batch_size} cannot be divided into the {self._parts} parts that "
+                "gradient_accumulation_steps asks for. Use a multiple of it."
+            )
+        return batch_size // self._parts
+
     def _with_own_callbacks(self, callbacks: Any) -> Any:
         """Put this module's callbacks before the caller's, which then see what ours have done."""
         if isinstance(callbacks, keras.callbacks.CallbackList):
@@ -424,7 +448,7 @@ class DiffusionModel(keras.Model):
             steps = math.ceil(images / (batch_size or 1))
         if steps is None:
             steps = _number_of_batches(x)
-        return math.ceil(total / max(steps, 1))
+        return math.ceil(total * self._parts / max(steps, 1))
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """What Keras needs to compile a loaded model again."""

@@ -180,6 +180,7 @@ def test_nothing_is_added_to_the_logs_and_no_file_is_touched(tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_it_looks_after_the_first_step_then_once_in_a_while_and_at_the_end(monkeypatch):
     looks = []
 

@@ -260,6 +260,7 @@ def test_a_keras_file_goes_on_training_in_its_precision(tmp_path, precision):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", needs_float16)
 def test_half_precision_learns_as_much(precision):
     """60 steps, far enough from the first loss of 1."""

@@ -21,6 +21,8 @@ from diffusion_walkthrough.parameters import (
 )
 from diffusion_walkthrough.training import DiffusionModel
 
+pytestmark = pytest.mark.slow  # two dozen short runs
+
 QUICK = dataclasses.replace(TINY, training=dataclasses.replace(TINY.training, learning_rate=5e-3))
 
 

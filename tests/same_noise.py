@@ -14,7 +14,7 @@ class SameNoise(DiffusionModel):
         """Ask about each image as DiffusionModel does."""
         images = ops.cast(images, "float32")
         places = np.arange(np.prod(images.shape[1:]), dtype="float32").reshape(images.shape[1:])
-        noise = np.sqrt(2, dtype="float32") * ops.sin(7.0 * images + 1.7 * places)
+        noise = float(np.sqrt(2)) * ops.sin(7.0 * images + 1.7 * places)
         t = ops.cast(ops.floor(ops.sum(16 + 8 * images, axis=(1, 2, 3))), "int32")
         t = t % len(self.schedule)
         x_t = q_sample(self.schedule, images, t, noise)
