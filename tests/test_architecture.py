@@ -18,8 +18,8 @@ NAME = PACKAGE.name
 FLOORS = [
     {"__init__"},
     {"parameters", "safe_pickle", "noise_schedule", "data", "gaussian_mixture"},
-    {"forward_diffusion", "unet", "replicas", "precision"},
-    {"loss", "backward_sampling", "operations", "guarding"},
+    {"forward_diffusion", "unet", "replicas", "precision", "fused"},
+    {"loss", "backward_sampling", "operations", "guarding", "compiled"},
     {"training", "machines", "planning"},
     {
         "evaluation",
@@ -39,6 +39,7 @@ NEIGHBOURS = {
     ("noise_schedule", "parameters"),  # a schedule is built from its parameters
     ("checkpoints", "published_weights"),  # one place for whoever looks for weights on disk
     ("planning", "machines"),  # a plan is made for a machine
+    ("compiled", "backward_sampling"),  # many steps back in one call
     ("loss", "backward_sampling"),  # the variational bound compares the model's step back (Eq. 5)
 }
 # What may not be imported with the module, only inside a function that needs it.
