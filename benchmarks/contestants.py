@@ -15,6 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 START = time.perf_counter()
@@ -145,6 +146,19 @@ def contestant(name: str, task: str, size: str, batch: int) -> Work:
     return their_sampling(size, batch, steps, "pipeline" in name, "compiled" in name)
 
 
+def peak_memory() -> int:
+    """The most memory that this process has had, in bytes.
+
+    Linux's ``ru_maxrss`` would begin with the memory of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return 1024 * int(fields["VmHWM"].split()[0])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def main() -> None:
     """Get ready, then work by the line."""
     name, task, size, batch = sys.argv[1:]
@@ -157,8 +171,7 @@ def main() -> None:
         begin = time.perf_counter()
         work(int(line))
         print(time.perf_counter() - begin, file=channel, flush=True)
-    unit = 1 if sys.platform == "darwin" else 1024
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, file=channel, flush=True)
+    print(peak_memory(), file=channel, flush=True)
 
 
 if __name__ == "__main__":
