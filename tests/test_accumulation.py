@@ -14,7 +14,6 @@ from tiny import TINY
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.training import AveragingAdam
 
-
 PARTS = 4
 
 
