@@ -26,6 +26,7 @@ TERA = 10**12
 #: How much is asked of a machine to see how fast it is.
 PROBE_OPERATIONS = 1e10
 PROBE_STEPS = 12
+MOST_PROBE_IMAGES = 1024
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Machine:
             card of which the driver keeps some.
         peak: published operations a second by precision, None for this machine: it is measured.
         efficiency: the share of the peak that convolutions of this kind are assumed to reach.
-        bandwidth: published bytes a second between memory and processor; None for this machine.
+        bandwidth: published bytes a second between memory and processor; that of two channels of
+            ordinary memory for this machine, where only the optimizer's share depends on it.
         is_card: whether it is a graphics card, with memory of its own.
         note: what the numbers stand for.
     """
@@ -47,7 +49,7 @@ class Machine:
     memory: float
     peak: dict[str, float] | None = None
     efficiency: float = 1.0
-    bandwidth: float | None = None
+    bandwidth: float = 25 * GB
     is_card: bool = False
     note: str = ""
 
@@ -203,15 +205,25 @@ class _Probe(keras.Model):
         return ops.mean(ops.cast(y_pred, "float32"))
 
 
-class _StepTimes(keras.callbacks.Callback):
-    """The clock at the end of each step."""
+class StepTimes(keras.callbacks.Callback):
+    """The clock at the end of each step of a ``fit``."""
 
     def __init__(self) -> None:
+        """Begin with no step."""
         super().__init__()
         self.clock: list[float] = []
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look at the clock."""
         self.clock.append(time.perf_counter())
+
+    def median(self, parts: int = 1) -> float:
+        """The usual seconds from one step to the next, without the first, which compiles.
+
+        Args:
+            parts: in how many parts a step goes through its batch: Keras counts each as a step.
+        """
+        return float(np.median(np.diff(self.clock[parts - 1 :: parts][1:])))
 
 
 @functools.lru_cache(maxsize=64)
@@ -223,14 +235,14 @@ def measured_speed(
     Takes about a second, most of it to compile; asked again, it remembers.
     """
     operations = 6 * block_multiply_adds(block, embedding_width)  # for one image, there and back
-    images = int(np.clip(PROBE_OPERATIONS / operations, 1, 128))
+    images = int(np.clip(PROBE_OPERATIONS / operations, 1, MOST_PROBE_IMAGES))
     with dtype_policy(precision):
         probe = _Probe(block, embedding_width, groups, dropout)
     probe.compile("sgd", **_compile_options())
-    times = _StepTimes()
+    times = StepTimes()
     index = np.zeros((images * PROBE_STEPS, 1), dtype="float32")
     probe.fit(index, batch_size=images, verbose=0, callbacks=[times])
-    return images * operations / float(np.median(np.diff(times.clock[1:])))
+    return images * operations / times.median()
 
 
 def _compile_options() -> dict[str, Any]:

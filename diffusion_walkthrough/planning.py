@@ -22,10 +22,11 @@ from diffusion_walkthrough.unet import Block, blocks, count_parameters
 # ---------------------------------------------------------------------------------------------
 
 #: Python, TensorFlow and Keras loaded, before there is any network; a card's share of its driver.
-PROGRAM_BYTES = 0.64 * GB
+PROGRAM_BYTES = 0.67 * GB
 CARD_PROGRAM_BYTES = 0.6 * GB
-#: The traced training step, for each variable that it changes.
-STEP_BYTES_PER_VARIABLE = 2.2e6
+#: The traced training step, for each variable that it changes, and what averaging it adds.
+STEP_BYTES_PER_VARIABLE = 2.9e6
+AVERAGE_BYTES_PER_VARIABLE = 1.0e6
 #: How often a kept number goes between memory and processor, there and back.
 TRANSFERS_PER_KEPT_NUMBER = 8
 #: The same for each weight: gradient, clipping, Adam's two averages, the weight, its average.
@@ -182,13 +183,14 @@ def memory(run: DiffusionParameters, on_card: bool = False) -> Memory:
     """
     training = run.training
     weights = 4 * count_parameters(run.unet, run.variance == "learned")
-    copies = 3  # the gradient, and Adam's two averages
-    copies += training.ema_momentum is not None
+    averaged = training.ema_momentum is not None
+    copies = 3 + averaged  # the gradient, Adam's two averages, and that of the weights
     copies += training.gradient_accumulation_steps > 1
     half = training.precision in HALF_PRECISIONS
     program = CARD_PROGRAM_BYTES
     if not on_card:
-        program = PROGRAM_BYTES + STEP_BYTES_PER_VARIABLE * count_variables(run)
+        of_step = STEP_BYTES_PER_VARIABLE + AVERAGE_BYTES_PER_VARIABLE * averaged
+        program = PROGRAM_BYTES + of_step * count_variables(run)
     part = training.batch_size // training.gradient_accumulation_steps
     return Memory(
         program=program,
@@ -249,17 +251,15 @@ def count_variables(run: DiffusionParameters) -> int:
 def _seconds_per_step(run: DiffusionParameters, machine: Machine) -> float:
     """Estimate a step: arithmetic, traffic between memory and processor, and starting the work."""
     images = run.training.batch_size
-    parts = run.training.gradient_accumulation_steps
-    starts = SECONDS_PER_LAYER * count_variables(run) * parts
-    if machine.peak is None:
+    starts = SECONDS_PER_LAYER * count_variables(run) * run.training.gradient_accumulation_steps
+    traffic = 4.0 * count_parameters(run.unet) * TRANSFERS_PER_WEIGHT
+    if machine.peak is None:  # measured, together with the traffic of what is kept
         seconds = images * _measured_seconds_per_image(run)
-        return seconds + starts
-    speed = machine.peak[run.training.precision] * machine.efficiency
-    arithmetic = images * operations_per_epoch(run.unet, 1) / speed
-    weights = 4 * count_parameters(run.unet) * TRANSFERS_PER_WEIGHT
-    traffic = images * activation_bytes(run) * TRANSFERS_PER_KEPT_NUMBER + weights
-    assert machine.bandwidth is not None
-    return arithmetic + traffic / machine.bandwidth + starts
+    else:
+        speed = machine.peak[run.training.precision] * machine.efficiency
+        seconds = images * operations_per_epoch(run.unet, 1) / speed
+        traffic += images * activation_bytes(run) * TRANSFERS_PER_KEPT_NUMBER
+    return seconds + traffic / machine.bandwidth + starts
 
 
 def _measured_seconds_per_image(run: DiffusionParameters) -> float:
