@@ -11,12 +11,12 @@ the input with its peak memory in bytes. A piece of work is a training step of t
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from machine import peak_memory
 
 START = time.perf_counter()
 Work = Callable[[int], Any]
@@ -144,19 +144,6 @@ def contestant(name: str, task: str, size: str, batch: int) -> Work:
     if name == "ours":
         return ours_sampling(size, batch, steps)
     return their_sampling(size, batch, steps, "pipeline" in name, "compiled" in name)
-
-
-def peak_memory() -> int:
-    """The most memory that this process has had, in bytes.
-
-    Linux's ``ru_maxrss`` would begin with the memory of the process that started this one.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return 1024 * int(fields["VmHWM"].split()[0])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> None:

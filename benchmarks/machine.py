@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,6 +55,19 @@ def accelerator() -> str | None:
             if line.startswith("Model:"):
                 return line.partition(":")[2].strip()
     return None
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had, in bytes.
+
+    Linux's ``ru_maxrss`` would begin with the memory of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return 1024 * int(fields["VmHWM"].split()[0])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def description() -> str:

@@ -34,7 +34,6 @@ DenoiseFn = Callable[[Any, Any], Any]
 
 #: How many steps a compiled network takes in one call.
 STRIDE = 25
-_WHERE = ("seed", "x_T", "steps", "shared_noise_steps")
 
 
 class BackwardStep(NamedTuple):
@@ -305,10 +304,10 @@ def p_sample_loop_progressive(
 def _set_out(
     schedule: NoiseSchedule,
     shape: tuple[int, ...],
-    seed: Any = None,
-    x_T: Any = None,
-    steps: int | None = None,
-    shared_noise_steps: int | None = None,
+    seed: Any,
+    x_T: Any,
+    steps: int | None,
+    shared_noise_steps: int | None,
 ) -> tuple[Any, int, int, Any]:
     """The noise to start from, how many steps, how many of them share noise, the generator."""
     steps = _checked_steps(steps, schedule, x_T)
@@ -413,12 +412,19 @@ def p_sample_loop(
 
 
 def _in_long_strides(
-    walk: Callable[..., Any], schedule: NoiseSchedule, shape: tuple[int, ...], **options: Any
+    walk: Callable[..., Any],
+    schedule: NoiseSchedule,
+    shape: tuple[int, ...],
+    *,
+    seed: Any = None,
+    x_T: Any = None,
+    steps: int | None = None,
+    shared_noise_steps: int | None = None,
+    **options: Any,
 ) -> Iterator[Stop]:
     """The same walk with the same noise, but handing out only every ``STRIDE``-th stop."""
-    where = {name: options.pop(name) for name in _WHERE if name in options}
     _check_options(schedule, **options)
-    x, steps, shared, generator = _set_out(schedule, shape, **where)
+    x, steps, shared, generator = _set_out(schedule, shape, seed, x_T, steps, shared_noise_steps)
     yield Stop(steps, x, None)
     for steps_left in range(steps, 0, -STRIDE):
         count = min(STRIDE, steps_left)

@@ -1,8 +1,8 @@
 """A network made fast to draw with: compiled once, and asked many times in one call.
 
-A step back is a hundred short operations beside the network. Handed to the backend one by one they
-take as long as the network of the digits itself; compiled together, next to nothing. What only one
-backend can do stands here.
+A step back is many short operations beside the network. Handed to the backend one by one they take
+nearly as long as the network of the digits itself; compiled together with it, little. What only
+one backend can do stands here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from diffusion_walkthrough.backward_sampling import add_step_noise, backward_ste
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 
 #: On a CPU, XLA merges short operations, and TensorFlow without it has the faster convolutions.
-#: With fewer multiplications than this for each image, the short operations weigh more.
+#: With fewer multiplications than this for each image, the short operations weigh more: measured
+#: for the digits (7 million, XLA takes 0.6 of the time) and MNIST (190 million, 0.9 of it).
 XLA_BELOW = 5e8
 
 

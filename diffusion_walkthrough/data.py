@@ -125,6 +125,10 @@ def to_uint8(images: ArrayLike) -> NDArray[np.uint8]:
     return np.rint((np.clip(values, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
 
 
+#: Rounding that images are allowed outside [-1, 1].
+RANGE_TOLERANCE = 1e-4
+
+
 def check_image_range(images: ArrayLike) -> None:
     """Raise ValueError unless the images fill [-1, 1] as the diffusion model expects. Any shape.
 
@@ -142,9 +146,9 @@ def check_image_range(images: ArrayLike) -> None:
         raise ValueError(f"{found}. Remove what is not finite (NaN or infinity).")
     if low >= 0 and 1.5 < high <= 255:
         raise ValueError(f"{found}. It looks like [0, 255]: convert with images / 127.5 - 1.")
-    if low >= 0 and high <= 1.0001 and low < high:
+    if low >= 0 and high <= 1 + RANGE_TOLERANCE and low < high:
         raise ValueError(f"{found}. It looks like [0, 1]: convert with images * 2 - 1.")
-    if low < -1.0001 or high > 1.0001:
+    if max(-low, high) > 1 + RANGE_TOLERANCE:
         raise ValueError(
             f"{found}. Clip what a sampler overshot with images.clip(-1, 1), or scale the data."
         )

@@ -1,8 +1,8 @@
 """What TensorFlow computes in a single operation where Keras would need ten.
 
 A training step of a small network is many short operations, each of which has to be handed out and
-waited for: of the digits' 1,500 a step, two thirds belonged to the optimizer. Other backends merge
-them by themselves, or compute the plain formula.
+waited for; most of them belong to the optimizer, which has ten for each of its weights. Other
+backends merge them by themselves, or compute the plain formula.
 """
 
 from __future__ import annotations

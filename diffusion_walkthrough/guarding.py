@@ -19,14 +19,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from diffusion_walkthrough.data import check_image_range
+from diffusion_walkthrough.data import RANGE_TOLERANCE, check_image_range
 from diffusion_walkthrough.replicas import values_of_replicas
-
-#: Rounding that images are allowed outside [-1, 1]; the same as ``check_image_range`` allows.
-TOLERANCE = 1e-4
 
 #: Steps in a row that loss scaling may skip: each halves the scale, which begins at 2^15.
 SKIPS_IN_A_ROW = 16
+
+
+def bare_optimizer(optimizer: Any) -> Any:
+    """Unwrap the optimizer that Keras wraps for loss scaling under ``mixed_float16``."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 class StepNotes(keras.metrics.Metric):
@@ -57,7 +59,7 @@ class StepNotes(keras.metrics.Metric):
         # A maximum may pass over NaN, a sum does not.
         is_whole = ops.isfinite(ops.sum(images))
         span = ops.where(is_whole, ops.stack([ops.max(-images), ops.max(images)]), np.nan)
-        in_range = ops.max(span) <= 1 + TOLERANCE
+        in_range = ops.max(span) <= 1 + RANGE_TOLERANCE
         is_good = ops.logical_and(ops.logical_and(is_whole, in_range), ops.isfinite(loss))
         before = ops.convert_to_tensor(self.notes)
         steps = before[0] + 1
@@ -104,7 +106,7 @@ class TrainingGuard(keras.callbacks.Callback):
         """Forget the faults of an earlier run, and look at the first step."""
         self._epoch = epoch
         self._next_look = -math.inf
-        optimizer = _bare(self.model.optimizer)
+        optimizer = bare_optimizer(self.model.optimizer)
         self._steps_before = int(ops.convert_to_numpy(optimizer.iterations))
         if (fault := getattr(optimizer, "first_fault", None)) is not None:
             fault.assign(np.zeros(2, dtype="float32"))
@@ -156,7 +158,7 @@ class TrainingGuard(keras.callbacks.Callback):
 
     def _explain(self, step: float, low: float, high: float, answer: float, loss: float) -> None:
         where = self._where(step)
-        if not max(low, high) <= 1 + TOLERANCE:
+        if not max(low, high) <= 1 + RANGE_TOLERANCE:
             try:
                 check_image_range(np.array([-low, high]))
             except ValueError as error:
@@ -202,11 +204,6 @@ class TrainingGuard(keras.callbacks.Callback):
                 "which ends where float32 does, or a lower learning_rate."
             )
         return "Try a lower learning_rate, more warmup_steps or a smaller gradient_clip."
-
-
-def _bare(optimizer: Any) -> Any:
-    """Unwrap the optimizer that Keras wraps for loss scaling."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _first_bad_weight(model: keras.Model) -> str | None:

@@ -22,7 +22,11 @@ from diffusion_walkthrough.compiled import CompiledNetwork
 from diffusion_walkthrough.data import check_image_range
 from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.fused import adam_step, scaled, squared_norm
-from diffusion_walkthrough.guarding import StepNotes, TrainingGuard
+from diffusion_walkthrough.guarding import (
+    StepNotes,
+    TrainingGuard,
+    bare_optimizer as bare_optimizer,
+)
 from diffusion_walkthrough.loss import training_losses
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.operations import count_multiply_adds
@@ -284,17 +288,29 @@ class DiffusionModel(keras.Model):
     ) -> Any:
         """Mark the answers, by default with the mean squared error of the noise (Eq. 14).
 
-        One number, the mean over the images; ``sample_weight`` weighs them. On several devices each
-        computes its share of it, and the shares add up.
+        One number, the mean over the images; ``sample_weight`` weighs them.
         """
         answer, images, x_t, t, noise = y_pred
         asked = (answer, self.schedule, images, x_t, t, noise)
         losses = training_losses(*asked, **self.marking_options)
         if sample_weight is not None:
             losses = losses * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
+        return ops.mean(losses)
+
+    def _compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        # Keras asks here for the loss of a step, and this asks compute_loss, which can be
+        # overridden. On several devices each has its share of the loss, and the shares add up.
+        loss = super()._compute_loss(x, y, y_pred, sample_weight, training)
         if training:
-            self.step_notes.update_state(images, answer, losses)
-        return ops.mean(losses) / replica_count()
+            self.step_notes.update_state(x, keras.tree.flatten(y_pred)[0], loss)
+        return loss / replica_count()
 
     @property
     def marking_options(self) -> dict[str, Any]:
@@ -526,11 +542,6 @@ def _number_of_batches(data_set: Any) -> int:
             f"epochs = None plans the whole run, but a {type(data_set).__name__} does not say how "
             "many batches it has. Pass epochs=…, or steps_per_epoch=… ."
         ) from error
-
-
-def bare_optimizer(optimizer: Any) -> Any:
-    """Unwrap the optimizer that Keras wraps for loss scaling under ``mixed_float16``."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 class TrainingLogs(keras.callbacks.Callback):

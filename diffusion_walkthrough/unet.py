@@ -43,7 +43,7 @@ def dense(width: int, scale: float = 1.0) -> Any:
 
 @keras.saving.register_keras_serializable("diffusion_walkthrough")
 class GroupNormalization(layers.GroupNormalization):
-    """Keras's group normalization, in three passes over the features instead of a dozen.
+    """Keras's group normalization, with fewer passes over the features.
 
     Mean and variance of a group follow from sums and sums of squares of its channels; then each
     feature is multiplied by one number and another is added. Sums, mean and variance are float32.

@@ -156,6 +156,17 @@ def test_any_other_optimizer_is_watched_too():
         fit(model, images)
 
 
+def test_a_loss_of_ones_own_is_watched_too():
+    class Own(DiffusionModel):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return ops.mean(ops.square(y_pred[0] - y_pred[4])) * np.float32("inf")
+
+    model = Own(TINY, seed=0)
+    model.compile()
+    with pytest.raises(FloatingPointError, match=r"at step 1 of epoch 1.*the loss is (inf|nan)"):
+        model.fit(load_images("digits")[0][:64], verbose=0)
+
+
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch's convolutions take no float16 on a CPU")
 def test_steps_that_loss_scaling_skips_are_no_fault_unless_they_never_end():
     fine = model_for(precision="mixed_float16")

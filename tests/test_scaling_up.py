@@ -33,29 +33,7 @@ from diffusion_walkthrough.scaling_up import (
 from diffusion_walkthrough.training import DiffusionModel
 
 BACKEND = keras.backend.backend()
-DIGITS = DiffusionParameters.digits().unet
 CIFAR10 = DiffusionParameters.cifar10().unet
-FACES_256 = DiffusionParameters.celeba_hq_256().unet
-TINY = UNetParameters(
-    image_size=4,
-    channels=1,
-    base_width=4,
-    width_multipliers=(1,),
-    residual_blocks=1,
-    attention_sizes=(),
-    dropout=0.0,
-    groups=2,
-)
-SMALL = UNetParameters(
-    image_size=16,
-    channels=3,
-    base_width=8,
-    width_multipliers=(1, 2, 3),
-    residual_blocks=2,
-    attention_sizes=(16, 8),
-    dropout=0.0,
-    groups=4,
-)
 WITHOUT_FLOAT16 = pytest.mark.skipif(
     BACKEND == "torch", reason="PyTorch's float16 convolutions do not train on a CPU"
 )
