@@ -8,9 +8,10 @@ methods: :meth:`DiffusionModel.call` asks the network one question about each im
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -37,6 +38,7 @@ from diffusion_walkthrough.replicas import (
     replica_count,
     sum_over_replicas,
 )
+from diffusion_walkthrough.resuming import ResumeTraining as ResumeTraining
 from diffusion_walkthrough.unet import build_unet
 
 
@@ -371,6 +373,7 @@ class DiffusionModel(keras.Model):
         A ``fit`` that is interrupted leaves the weights of its last step in the model (on JAX,
         where Keras ends every run alike, the averaged ones if it was in the middle of an epoch),
         one that ends leaves the averaged ones. Weights set by hand after that start a new average.
+        With :class:`ResumeTraining` among the callbacks, a run whose process was killed goes on.
 
         Returns:
             Keras's history: of each epoch the loss, the learning rate at its end, and the mean
@@ -385,14 +388,8 @@ class DiffusionModel(keras.Model):
             batch_size = self._images_per_part(batch_size)
         if epochs is None:
             epochs = self._planned_epochs(x, batch_size, options)
-        options["callbacks"] = callbacks = self._with_own_callbacks(options.get("callbacks"))
-        try:
+        with self._prepared(x, batch_size, options) as (x, options):
             return super().fit(x, y, batch_size=batch_size, epochs=epochs, **options)
-        except BaseException:
-            for callback in getattr(callbacks, "callbacks", callbacks):  # a CallbackList's, or ours
-                if isinstance(callback, AveragedWeights):
-                    callback.show_own()
-            raise
 
     def evaluate(
         self, x: Any = None, y: Any = None, batch_size: int | None = None, **options: Any
@@ -442,16 +439,38 @@ class DiffusionModel(keras.Model):
         if isinstance(callbacks, keras.callbacks.CallbackList):
             return callbacks
         others = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-        own = [TrainingLogs()]
+        own = []
         swapping = (AveragedWeights, keras.callbacks.SwapEMAWeights)
         averaged = self.compiled and getattr(bare_optimizer(self.optimizer), "use_ema", False)
         if averaged and not any(isinstance(callback, swapping) for callback in others):
             own.append(AveragedWeights())
-        # What is to be resumed from is saved before the averages take the weights' place.
+        # What is to be resumed from is saved before the averages take the weights' place; ours also
+        # saves the logs, and restores the tally, of TrainingLogs.
         backups = [c for c in others if isinstance(c, keras.callbacks.BackupAndRestore)]
+        backups += [TrainingLogs(), *(c for c in others if isinstance(c, ResumeTraining))]
         guards = [c for c in others if isinstance(c, TrainingGuard)] or [TrainingGuard()]
         others = [c for c in others if c not in guards]
         return [*guards, *backups, *own, *(c for c in others if c is not None and c not in backups)]
+
+    @contextlib.contextmanager
+    def _prepared(
+        self, x: Any, batch_size: int | None, options: dict[str, Any]
+    ) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Add the callbacks, look for a checkpoint, and tidy up after an interruption."""
+        options["callbacks"] = callbacks = self._with_own_callbacks(options.get("callbacks"))
+        callbacks = getattr(callbacks, "callbacks", callbacks)  # those in a CallbackList, or ours
+        with contextlib.ExitStack() as stack:
+            for callback in callbacks:
+                if isinstance(callback, ResumeTraining):
+                    x, options = callback.prepare(self, x, batch_size, options)
+                    stack.enter_context(callback.in_the_middle_of_an_epoch())
+            try:
+                yield x, options
+            except BaseException:
+                for callback in callbacks:
+                    if isinstance(callback, AveragedWeights):
+                        callback.show_own()
+                raise
 
     def _planned_epochs(self, x: Any, batch_size: int | None, options: dict[str, Any]) -> int:
         """How many epochs make up ``decay_steps`` steps, with the options that ``fit`` got."""
@@ -680,9 +699,10 @@ class SampleHistory(keras.callbacks.Callback):
         if self.show:
             self.show(epochs, self.images[epochs])
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Draw before any training."""
-        self._draw(0)
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Draw before any training; not where an interrupted one goes on."""
+        if epoch == 0:
+            self._draw(0)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Draw after every so many epochs, and after the last."""

@@ -1,0 +1,360 @@
+"""A long run without a notebook: ``python -m diffusion_walkthrough train|sample|evaluate|plan``.
+
+Each command is a few lines that call what the chapters teach. ``train`` writes all it knows into
+one folder as it goes, and goes on where it stopped when the same line runs again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import io
+import math
+import os
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_walkthrough.data import DATA_SET_NAMES, load_images, to_uint8
+from diffusion_walkthrough.parameters import (
+    PRECISION_NAMES,
+    DiffusionParameters,
+    load_parameters,
+    write_file_atomically,
+)
+
+PRESETS = ("digits", "mnist", "cifar10", "celeba_hq_256")
+CHECKPOINTS, MODEL, HISTORY, PICTURES = "checkpoints", "model", "history.csv", "pictures"
+
+#: More images than these make precision and recall slow, and hardly more exact.
+MOST_COMPARED = 10_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: the words after the program's name; None takes those of this process.
+
+    Returns:
+        The exit code: 0, 2 for an error, which is told in one line, or 130 after Ctrl-C.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. {options.after_interruption}", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError) as error:
+        if options.traceback:
+            raise
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+# The commands ---------------------------------------------------------------------------------
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train a model, with checkpoints, history and pictures in ``options.folder``."""
+    import keras
+
+    from diffusion_walkthrough.checkpoints import save_model
+    from diffusion_walkthrough.training import DiffusionModel, ResumeTraining, RunProgress
+
+    parameters = _parameters(options)
+    images = _images(options, parameters, "train")
+    folder = Path(options.folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(options.seed)
+    model = DiffusionModel(parameters, seed=options.seed)
+    model.compile()
+    short = len(images) <= 20 * parameters.training.batch_size
+    callbacks = [
+        ResumeTraining(folder / CHECKPOINTS, every_seconds=options.every_seconds),
+        _history_file(folder / HISTORY),
+        _pictures(model, folder, options.pictures_every),
+        *([RunProgress()] if short and not options.quiet else []),
+    ]
+    verbose = 0 if options.quiet or short else 1
+    model.fit(images, epochs=options.epochs, verbose=verbose, callbacks=callbacks)
+    save_model(model, folder / MODEL, overwrite=True)
+    losses = model.history.history["loss"]
+    print(f"{len(losses)} epochs, loss {losses[-1]:.4f}. The model is in {folder / MODEL}")
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Draw images with a trained model into a picture or an ``.npz``."""
+    import keras
+
+    from diffusion_walkthrough.checkpoints import load_model
+
+    out = Path(options.out).expanduser()
+    if out.exists() and not options.overwrite:
+        raise FileExistsError(f"{out} exists and stays as it is. Add --overwrite to replace it.")
+    if out.suffix not in (".png", ".npz"):
+        raise ValueError(f"--out {out} must end in .png (one picture of all) or .npz (an array).")
+    model = load_model(options.model)
+    generator = keras.random.SeedGenerator(options.seed)
+    sizes = _batch_sizes(options.n, options.batch_size)
+    bar = None if options.quiet else keras.utils.Progbar(options.n, unit_name="image")
+    batches = _drawn(model, sizes, generator, bar)
+    if out.suffix == ".png":
+        _write_grid(out, np.concatenate(list(batches)))
+    else:
+        shape = (options.n, *model.diffusion_parameters.unet.image_shape)
+        _write_npz(out, shape, batches)
+    print(f"{options.n} images in {out}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measure a trained model against images that it has not seen."""
+    import keras
+
+    from diffusion_walkthrough.checkpoints import load_model
+    from diffusion_walkthrough.evaluation import precision_recall
+
+    keras.utils.set_random_seed(options.seed)  # the noise that the loss asks about
+    model = load_model(options.model)
+    parameters = model.diffusion_parameters
+    training = _images(options, parameters, "train")
+    held_out = _images(options, parameters, "test")[: options.n]
+    model.compile()
+    loss = model.evaluate(held_out, batch_size=options.batch_size, verbose=0)
+    print(f"loss of {len(held_out)} held-out images: {loss:.4f}")
+    sizes = _batch_sizes(len(held_out), options.batch_size)
+    generator = keras.random.SeedGenerator(options.seed)
+    drawn = np.concatenate(list(_drawn(model, sizes, generator, None)))
+    training = training[:MOST_COMPARED]
+    for name, images in {"drawn": drawn, "held-out": held_out}.items():
+        precision, recall = precision_recall(training, images)
+        print(f"{len(images)} {name} images: precision {precision:.3f}, recall {recall:.3f}")
+    if options.bits_per_dim:
+        _print_bits_per_dim(model, held_out, options)
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Say what a training run needs, before it begins."""
+    from diffusion_walkthrough.planning import plan as plan_run
+
+    print(plan_run(_parameters(options), device=options.device, images=options.images))
+
+
+# What they share ------------------------------------------------------------------------------
+
+
+def _parameters(options: argparse.Namespace) -> DiffusionParameters:
+    """A preset or a file, with what the command line changes of it."""
+    if options.parameters in PRESETS:
+        parameters = getattr(DiffusionParameters, options.parameters)()
+    else:
+        parameters = load_parameters(options.parameters)
+    wanted = {"batch_size": options.batch_size, "precision": options.precision}
+    changes = {name: value for name, value in wanted.items() if value is not None}
+    training = dataclasses.replace(parameters.training, **changes)
+    return dataclasses.replace(parameters, training=training)
+
+
+def _images(options: argparse.Namespace, parameters: DiffusionParameters, split: str) -> np.ndarray:
+    """The images of one split, in the size of the network."""
+    known = {DiffusionParameters.digits().unet.image_shape: "digits"}
+    known[DiffusionParameters.mnist().unet.image_shape] = "mnist"
+    known[DiffusionParameters.cifar10().unet.image_shape] = "cifar10"
+    name = options.data or known.get(parameters.unet.image_shape)
+    if name is None:
+        raise ValueError(
+            f"no data set of images of shape {parameters.unet.image_shape} is known by name. Say "
+            "where they are: --data with a folder or an .npz file."
+        )
+    held_out = getattr(options, "held_out", None)
+    if split == "test" and held_out:
+        name, split = held_out, "train"
+    size = None if name in DATA_SET_NAMES else parameters.unet.image_size
+    return load_images(name, image_size=size, split=split)[0]
+
+
+def _batch_sizes(n: int, batch_size: int) -> list[int]:
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"-n {n} and --batch-size {batch_size} must both be at least 1.")
+    return [min(batch_size, n - start) for start in range(0, n, batch_size)]
+
+
+def _drawn(model: Any, sizes: list[int], seed: Any, bar: Any) -> Iterator[np.ndarray]:
+    """Draw batch after batch, so that memory is bounded by one batch."""
+    for size in sizes:
+        yield model.sample(size, seed=seed)
+        if bar:
+            bar.add(size)
+
+
+def _write_grid(path: Path, images: np.ndarray) -> None:
+    """Write images as one picture, small ones enlarged."""
+    from diffusion_walkthrough.classroom.plots import tile, to_png
+
+    columns = math.ceil(math.sqrt(len(images)))
+    scale = max(1, 48 // images.shape[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file_atomically(path, to_png(tile(images, columns=columns, scale=scale)))
+
+
+def _write_npz(path: Path, shape: tuple[int, ...], batches: Iterator[np.ndarray]) -> None:
+    """Write ``images``, uint8, batch after batch; the file appears when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    try:
+        with (
+            zipfile.ZipFile(temporary, "w") as archive,
+            archive.open("images.npy", "w", force_zip64=True) as member,
+        ):
+            np.lib.format.write_array_header_1_0(member, header)
+            for batch in batches:
+                member.write(to_uint8(batch).tobytes())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _history_file(path: Path) -> Any:
+    """A callback that writes the history of all epochs, also those before an interruption."""
+    import keras
+
+    class HistoryFile(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            past = self.model.history  # of the epochs before this one
+            rows = [["epoch", *logs]]
+            for i, finished in enumerate(past.epoch):
+                rows.append([finished + 1, *(past.history[name][i] for name in logs)])
+            text = io.StringIO()
+            csv.writer(text).writerows([*rows, [epoch + 1, *logs.values()]])
+            write_file_atomically(path, text.getvalue().encode())
+
+    return HistoryFile()
+
+
+def _pictures(model: Any, folder: Path, every: int) -> Any:
+    """A callback that draws a few images now and then, and saves the model that drew them."""
+    from diffusion_walkthrough.checkpoints import save_model
+    from diffusion_walkthrough.training import SampleHistory
+
+    def show(epochs: int, images: np.ndarray) -> None:
+        _write_grid(folder / PICTURES / f"epoch-{epochs:06d}.png", images)
+        if epochs:
+            save_model(model, folder / MODEL, overwrite=True)
+
+    return SampleHistory(every=every, show=show)
+
+
+def _print_bits_per_dim(model: Any, images: np.ndarray, options: argparse.Namespace) -> None:
+    from diffusion_walkthrough.loss import bits_per_dim
+
+    rules = {**model.backward_options, "levels": model.diffusion_parameters.pixel_levels}
+    size = {"batch_size": options.batch_size, "progress": not options.quiet}
+    bound = bits_per_dim(model.denoise, model.schedule, images, seed=options.seed, **size, **rules)
+    print(f"bits per dimension of {len(images)} held-out images: {bound.total.mean():.3f} at most")
+
+
+# The words of the command line ----------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="diffusion_walkthrough",
+        description="Train diffusion models, draw images with them, and measure them.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (_add_train, _add_sample, _add_evaluate, _add_plan):
+        command = add(commands)
+        command.add_argument("--traceback", action="store_true", help="show where an error arose")
+        command.set_defaults(after_interruption="Nothing was written.")
+    commands.choices["train"].set_defaults(
+        after_interruption="The same line goes on from the last checkpoint."
+    )
+    return parser
+
+
+def _add_command(commands: Any, command: Any, example: str) -> argparse.ArgumentParser:
+    about = (command.__doc__ or "").splitlines()[0].replace("``options.folder``", "one folder")
+    name = command.__name__
+    example = f"example: python -m diffusion_walkthrough {name} {example}"
+    added = commands.add_parser(name, help=about, description=about, epilog=example)
+    added.set_defaults(command=command)
+    return added
+
+
+def _add_train(commands: Any) -> argparse.ArgumentParser:
+    parser = _add_command(commands, train, "--parameters digits --folder run")
+    _add_parameters(parser)
+    _add_data(parser)
+    parser.add_argument("--folder", required=True, help="where all of this run is written")
+    parser.add_argument("--epochs", type=int, help="default: the run that the parameters plan")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--every-seconds",
+        type=float,
+        default=600.0,
+        help="save within an epoch, too, when the last checkpoint is that old (%(default)s)",
+    )
+    parser.add_argument(
+        "--pictures-every",
+        type=int,
+        default=10,
+        metavar="EPOCHS",
+        help="draw a few images after so many epochs (%(default)s)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser
+
+
+def _add_sample(commands: Any) -> argparse.ArgumentParser:
+    parser = _add_command(commands, sample, "--model digits -n 64 --out digits.png")
+    _add_model(parser)
+    parser.add_argument("-n", "--n", type=int, default=64, help="how many images (%(default)s)")
+    parser.add_argument("--out", required=True, help="a .png, one picture of all, or an .npz")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    return parser
+
+
+def _add_evaluate(commands: Any) -> argparse.ArgumentParser:
+    parser = _add_command(commands, evaluate, "--model digits --bits-per-dim")
+    _add_model(parser)
+    _add_data(parser)
+    parser.add_argument("--held-out", help="held-out images, if they are not a split of --data")
+    parser.add_argument("-n", "--n", type=int, default=1000, help="how many at most (%(default)s)")
+    parser.add_argument("--bits-per-dim", action="store_true", help="also the variational bound")
+    return parser
+
+
+def _add_plan(commands: Any) -> argparse.ArgumentParser:
+    parser = _add_command(commands, plan, "--parameters cifar10 --device 'RTX 2060 SUPER'")
+    _add_parameters(parser)
+    parser.add_argument("--device", default="this machine", help="default: %(default)s")
+    parser.add_argument("--images", type=int, default=50_000, help="an epoch's, %(default)s")
+    return parser
+
+
+def _add_parameters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--parameters", required=True, help=f"a file of parameters, or one of {', '.join(PRESETS)}"
+    )
+    parser.add_argument("--batch-size", type=int, help="images a step")
+    parser.add_argument("--precision", choices=PRECISION_NAMES, help="of the network")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    names = ", ".join(DATA_SET_NAMES)
+    parser.add_argument("--data", help=f"a folder of pictures, an .npz file, or one of {names}")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="a saved model, or one that ships by name")
+    parser.add_argument("--batch-size", type=int, default=64, help="at a time (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
