@@ -27,6 +27,7 @@ from diffusion_walkthrough.forward_diffusion import (
     q_sample,
     same_shape,
 )
+from diffusion_walkthrough.fused import normals
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract
 from diffusion_walkthrough.parameters import PREDICTION_NAMES
 
@@ -336,6 +337,20 @@ def _noise(shape: tuple[int, ...], generator: Any, shared: bool) -> Any:
     return ops.broadcast_to(keras.random.normal((1, *shape[1:]), seed=generator), shape)
 
 
+def _noise_of_steps(
+    count: int, shape: tuple[int, ...], generator: Any, taken: int, shared: int
+) -> Any:
+    """The noise of the next ``count`` steps: shared until ``shared`` steps have been taken."""
+    alike = min(max(shared - taken, 0), count)
+    parts = []
+    if alike:
+        noise = normals(alike, (1, *shape[1:]), generator)
+        parts.append(ops.broadcast_to(noise, (alike, *shape)))
+    if alike < count:
+        parts.append(normals(count - alike, shape, generator))
+    return ops.concatenate(parts)
+
+
 def _checked_steps(steps: int | None, schedule: NoiseSchedule, x_T: Any) -> int:
     T = len(schedule)
     if steps is None:
@@ -428,12 +443,9 @@ def _in_long_strides(
     yield Stop(steps, x, None)
     for steps_left in range(steps, 0, -STRIDE):
         count = min(STRIDE, steps_left)
-        noise = [
-            _noise(shape, generator, steps - step_index <= shared)
-            for step_index in range(steps_left - 1, steps_left - 1 - count, -1)
-        ]
-        noise += [ops.zeros_like(noise[0])] * (STRIDE - count)  # always as many: compiled once
-        x = walk(x, steps_left - 1, count, ops.stack(noise), schedule, **options)
+        noise = _noise_of_steps(count, shape, generator, steps - steps_left, shared)
+        rest = [(0, STRIDE - count)] + [(0, 0)] * len(shape)  # always as many: compiled once
+        x = walk(x, steps_left - 1, count, ops.pad(noise, rest), schedule, **options)
         yield Stop(steps_left - count, x, None)
 
 

@@ -1,12 +1,15 @@
-"""What TensorFlow computes in a single operation where Keras would need ten.
+"""What is computed in a single operation, or a single call, where Keras would need ten.
 
 A training step of a small network is many short operations, each of which has to be handed out and
-waited for; most of them belong to the optimizer, which has ten for each of its weights. Other
-backends merge them by themselves, or compute the plain formula.
+waited for; most of them belong to the optimizer, which has ten for each of its weights. TensorFlow
+has operations that do more at once; other backends merge them by themselves, or compute the plain
+formula.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -74,3 +77,47 @@ def adam_step(
         epsilon=epsilon,
         grad=tf.cast(gradient, weight.dtype),
     )
+
+
+class _SeedAt(keras.random.SeedGenerator):
+    """A seed generator that stands at a given state, which may be a tensor of a compiled call."""
+
+    def __init__(self, state: Any) -> None:
+        self._at = state
+
+    def next(self, ordered: bool = True) -> Any:
+        return self._at
+
+
+def normals(count: int, shape: tuple[int, ...], generator: keras.random.SeedGenerator) -> Any:
+    """Draw standard normal noise ``count`` times in one call.
+
+    Args:
+        count: how often, at least 1.
+        shape: of each draw.
+        generator: where the seeds come from; it moves on by ``count`` of them.
+
+    Returns:
+        float32 ``(count, *shape)``: what as many calls of ``keras.random.normal`` would give.
+    """
+    seeds = [generator.next() for _ in range(count)]
+    return _drawing(count, tuple(shape))(ops.stack(seeds))
+
+
+@functools.lru_cache(maxsize=32)
+def _drawing(count: int, shape: tuple[int, ...]) -> Callable[..., Any]:
+    """Compile the drawing of some shape; without XLA, which has normal numbers of its own."""
+
+    def draw(seeds: Any) -> Any:
+        each = [keras.random.normal(shape, seed=_SeedAt(seeds[i])) for i in range(count)]
+        return ops.stack(each)
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(draw, autograph=False)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(draw)
+    return draw

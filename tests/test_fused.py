@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from diffusion_walkthrough.fused import scaled, squared_norm
+from diffusion_walkthrough.fused import normals, scaled, squared_norm
 from diffusion_walkthrough.training import AveragingAdam
 
 
@@ -69,3 +69,12 @@ def test_other_ways_of_clipping_still_clip():
         optimizer.build([keras.Variable(gradient)])
         (clipped,) = optimizer._clip_gradients([gradient])
         np.testing.assert_allclose(ops.convert_to_numpy(clipped), expected, rtol=1e-6)
+
+
+def test_many_draws_in_one_call_are_those_of_as_many_calls():
+    one, many = keras.random.SeedGenerator(4), keras.random.SeedGenerator(4)
+    for count in (3, 3, 1):  # the second time without compiling anew
+        expected = [keras.random.normal((2, 5), seed=one) for _ in range(count)]
+        found = ops.convert_to_numpy(normals(count, (2, 5), many))
+        np.testing.assert_array_equal(found, np.stack([ops.convert_to_numpy(z) for z in expected]))
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(g.state.value) for g in (one, many)))

@@ -518,7 +518,7 @@ def test_fit_plans_the_whole_run():
 def asked(monkeypatch):
     """The options that ``fit`` hands on to Keras, which does nothing here."""
     options: dict[str, object] = {}
-    monkeypatch.setattr(keras.Model, "fit", lambda self, x, y, **given: options.update(given))
+    monkeypatch.setattr(keras.Model, "fit", lambda self, x, **given: options.update(x=x, **given))
     return options
 
 
@@ -547,6 +547,42 @@ def test_a_run_of_batches_that_nobody_counted_is_not_planned(asked):
 def test_a_number_that_is_given_is_taken_at_its_word(asked):
     DiffusionModel(TINY).fit(digits(32), epochs=0, batch_size=0)
     assert (asked["epochs"], asked["batch_size"]) == (0, 0)
+
+
+def test_small_images_come_all_once_an_epoch_and_in_another_order_each_time(asked):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("only TensorFlow gets them otherwise than Keras hands them out")
+    images, model = digits(80), DiffusionModel(TINY)
+    keras.utils.set_random_seed(0)
+    model.fit(images)
+    epochs = [list(map(np.array, asked["x"])) for _ in range(2)]
+    for batches in epochs:
+        assert [len(batch) for batch in batches] == [32, 32, 16]
+        np.testing.assert_array_equal(
+            np.unique(np.concatenate(batches), axis=0), np.unique(images, axis=0)
+        )
+    assert np.any(np.concatenate(epochs[0]) != np.concatenate(epochs[1]))
+    assert np.any(np.concatenate(epochs[0]) != images)
+    model.fit(images, shuffle=False)
+    np.testing.assert_array_equal(np.concatenate(list(map(np.array, asked["x"]))), images)
+
+
+@pytest.mark.parametrize("option", ["y", "steps_per_epoch", "sample_weight"])
+def test_whoever_asks_for_more_gets_keras_s_own_way(option, asked):
+    images, more = digits(64), {option: 2 if option == "steps_per_epoch" else np.ones(64)}
+    DiffusionModel(TINY).fit(images, **more)
+    assert asked["x"] is images
+    assert asked[option] is more[option]
+
+
+def test_both_ways_train_alike():
+    losses = []
+    for more in ({}, {"steps_per_epoch": 2}):  # one pass either way
+        keras.utils.set_random_seed(0)
+        model = DiffusionModel(TINY, seed=0)
+        model.compile()
+        losses.append(model.fit(digits(64), shuffle=False, verbose=0, **more).history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
 def test_photographs_are_mirrored_half_of_the_time_in_training_only():
