@@ -27,6 +27,8 @@ CARD_PROGRAM_BYTES = 0.6 * GB
 #: The traced training step, for each variable that it changes, and what averaging it adds.
 STEP_BYTES_PER_VARIABLE = 2.9e6
 AVERAGE_BYTES_PER_VARIABLE = 1.0e6
+#: How many times larger it is when a step goes in parts: it can change the weights, or wait.
+STEP_IN_PARTS = 1.5
 #: How often a kept number goes between memory and processor, there and back.
 TRANSFERS_PER_KEPT_NUMBER = 8
 #: The same for each weight: gradient, clipping, Adam's two averages, the weight, its average.
@@ -190,6 +192,7 @@ def memory(run: DiffusionParameters, on_card: bool = False) -> Memory:
     program = CARD_PROGRAM_BYTES
     if not on_card:
         of_step = STEP_BYTES_PER_VARIABLE + AVERAGE_BYTES_PER_VARIABLE * averaged
+        of_step *= STEP_IN_PARTS if training.gradient_accumulation_steps > 1 else 1
         program = PROGRAM_BYTES + of_step * count_variables(run)
     part = training.batch_size // training.gradient_accumulation_steps
     return Memory(
