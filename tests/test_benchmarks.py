@@ -9,7 +9,9 @@ import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+import distributed
 import machine
+import precision
 import recipes_keras
 import time_to_quality as ttq
 
@@ -112,3 +114,51 @@ def test_the_table_says_whether_the_wanted_quality_is_reached():
     assert "reached" in reached
     assert "missed" in ttq.table([run], [0.5, 0.45])
     assert "missed" in ttq.table([run], [0.56, 0.4])
+
+
+# ---------------------------------------------------------------------------------------------
+# precision, distributed
+# ---------------------------------------------------------------------------------------------
+
+
+def a_run(precision_name, seed, level):
+    losses = [9.0] + [level + 0.1 * quarter for quarter in range(4)]
+    run = {"precision": precision_name, "seed": seed, "steps": 60, "seconds": 1.0}
+    return {**run, "loss": losses, "held_out": level}
+
+
+def test_the_noise_of_float32_is_where_one_more_seed_would_lie():
+    runs = [a_run("float32", seed, level) for seed, level in enumerate((1.0, 1.1, 1.2))]
+    low, high = precision.noise(runs)
+    # Three seeds: mean 1.1, deviation 0.1, and Student's 4.3027 for two degrees of freedom.
+    width = 4.3027 * 0.1 * np.sqrt(4 / 3)
+    np.testing.assert_allclose(low, 1.1 - width + np.array([0, 0.1, 0.2, 0.3, 0]), rtol=1e-4)
+    np.testing.assert_allclose(high - low, 2 * width, rtol=1e-4)
+    near, far = a_run("mixed_bfloat16", 0, 1.5), a_run("mixed_float16", 0, 1.7)
+    rows = precision.table([*runs, near, far]).splitlines()
+    assert [row.split(" | ")[7] for row in rows[5:7]] == ["yes", "**no**"]
+
+
+def test_precision_trains_what_is_missing_and_draws_it(tmp_path, monkeypatch):
+    path = tmp_path / "runs.json"
+    wanted = [("float32", 0), ("float32", 1), ("mixed_float16", 0)]
+    trained = []
+
+    def train(name, seed, steps):
+        trained.append((name, seed))
+        return a_run(name, seed, 1.0 + 0.1 * seed)
+
+    monkeypatch.setattr(precision, "train", train)
+    precision.add_missing(path, wanted[:2], 60)
+    runs = precision.add_missing(path, wanted, 60)
+    assert trained == wanted
+    assert [run["precision"] for run in runs] == ["float32", "float32", "mixed_float16"]
+    precision.figure(runs, tmp_path / "runs.png")
+    assert (tmp_path / "runs.png").stat().st_size > 5_000
+
+
+def test_two_devices_are_compared_with_one():
+    times = {"one device": [0.04, 0.05, 0.08], "two devices": [0.025, 0.02, 0.03]}
+    rows = distributed.table(times).splitlines()
+    assert rows[2] == "| one device | 50.0 (40.0-80.0) | 1.00 |"
+    assert rows[3] == "| two devices | 25.0 (20.0-30.0) | 2.00 |"
