@@ -5,6 +5,10 @@ batch and runs the same step on it; the gradients are then added up. Keras does 
 model is what each replica cannot see for itself: that its loss is only a share of the whole, that
 the others draw random numbers too, and how long the gradient of the whole batch is. On one device,
 and on JAX, where Keras shares out the arrays of a single step, all of this does nothing.
+
+With ``MultiWorkerMirroredStrategy`` the devices belong to several processes (*workers*), often on
+several machines. Each runs the same program on the same images; TensorFlow takes each worker's
+share out of every batch, which is right only if all of them put the images in the same order.
 """
 
 from __future__ import annotations
@@ -25,6 +29,69 @@ def replica_count() -> int:
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def worker_count(strategy: Any = None) -> int:
+    """Count the processes that train together (``MultiWorkerMirroredStrategy``); else 1.
+
+    Args:
+        strategy: a model's ``distribute_strategy``; None takes the one in force.
+    """
+    return len(_addresses_of_workers(strategy)) or 1
+
+
+def is_first_worker(strategy: Any = None) -> bool:
+    """Whether this process writes what all of them share; alone it does."""
+    if worker_count(strategy) == 1:
+        return True
+    resolver = _strategy(strategy).cluster_resolver
+    is_chief = resolver.task_type == "chief" or "chief" not in resolver.cluster_spec().as_dict()
+    return is_chief and resolver.task_id == 0
+
+
+def gather_from_workers(values: list[int], strategy: Any = None) -> list[list[int]]:
+    """Let each worker know the whole numbers of all, in the order of the workers."""
+    if worker_count(strategy) == 1:
+        return [values]
+    import tensorflow as tf
+
+    strategy = _strategy(strategy)
+    with strategy.scope():
+        local = strategy.run(lambda: tf.constant([values], "int64"))
+        gathered = strategy.gather(local, axis=0).numpy()
+    return gathered[:: len(gathered) // worker_count(strategy)].tolist()
+
+
+def share_order_of_images(model: Any) -> None:
+    """Let all workers shuffle alike, so that their shares of a batch do not overlap.
+
+    TensorFlow's global seed is set to a number that follows from the model's own, which is the same
+    on all workers: a variable begins everywhere with the first worker's value.
+    """
+    if worker_count(getattr(model, "distribute_strategy", None)) == 1:
+        return
+    import tensorflow as tf
+
+    state = keras.ops.convert_to_numpy(model.seed_generator.state.value)
+    tf.random.set_seed(int(np.random.default_rng([int(n) for n in state]).integers(2**31)))
+
+
+def _strategy(strategy: Any) -> Any:
+    import tensorflow as tf
+
+    return strategy or tf.distribute.get_strategy()
+
+
+def _addresses_of_workers(strategy: Any) -> list[str]:
+    if keras.backend.backend() != "tensorflow":
+        return []
+    import tensorflow as tf
+
+    strategy = _strategy(strategy)
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return []
+    cluster = strategy.cluster_resolver.cluster_spec().as_dict()
+    return [*cluster.get("chief", []), *cluster.get("worker", [])]
 
 
 def sum_over_replicas(values: list[Any]) -> list[Any]:

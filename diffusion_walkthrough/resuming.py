@@ -33,6 +33,7 @@ from keras import ops
 
 from diffusion_walkthrough.data import UNREADABLE_NPZ
 from diffusion_walkthrough.parameters import DiffusionParameters
+from diffusion_walkthrough.replicas import gather_from_workers, is_first_worker, worker_count
 
 FILE_FORMAT = "diffusion_walkthrough.training"
 FILE_VERSION = 1
@@ -121,6 +122,12 @@ class ResumeTraining(keras.callbacks.Callback):
     With a data set of another kind, checkpoints are written between epochs only, and the order of
     the images is the data set's own affair. What other callbacks remember is theirs: a learning
     rate that was lowered is restored, the patience of the callback that lowered it is not.
+
+    Several workers (``tf.distribute.MultiWorkerMirroredStrategy``) need one folder that all of them
+    see: the first one writes, all of them read. A worker that dies ends the others with an
+    ``UnavailableError``, at once or, where a machine vanishes, within about a minute; start all of
+    them again. ``every_seconds`` does not count there: the clocks of workers differ, and all must
+    save at the same step.
     """
 
     def __init__(
@@ -175,12 +182,15 @@ class ResumeTraining(keras.callbacks.Callback):
         Raises:
             ValueError: if the checkpoint belongs to another run, or all of them are damaged.
         """
-        self._found = newest_checkpoint(self.folder)
+        strategy = getattr(model, "distribute_strategy", None)
+        self._is_alone, self._writes = worker_count(strategy) == 1, is_first_worker(strategy)
+        self._found = self._look(strategy)
         about = self._found.about if self._found else {}
         seed = about.get("order_seed") or [
             int(n) % 2**32 for n in ops.convert_to_numpy(model.seed_generator.state.value)
         ]
         self._start = (about.get("epoch", options.get("initial_epoch", 0)), about.get("step", 0))
+        _check_same_start(self.folder, self._start, strategy)
         options = {**options, "initial_epoch": self._start[0]}
         shuffle = bool(options.get("shuffle", True))
         self._data = None
@@ -197,6 +207,12 @@ class ResumeTraining(keras.callbacks.Callback):
         if self._found:
             _check_same_run(self._found, self._run)
         return x, options
+
+    def _look(self, strategy: Any) -> Checkpoint | None:
+        """Find the newest checkpoint; the first worker does so before the others, and tidies up."""
+        found = newest_checkpoint(self.folder) if self._writes else None
+        gather_from_workers([0], strategy)  # all wait for the first
+        return found if self._writes else newest_checkpoint(self.folder)
 
     @contextlib.contextmanager
     def in_the_middle_of_an_epoch(self) -> Iterator[None]:
@@ -255,7 +271,7 @@ class ResumeTraining(keras.callbacks.Callback):
         if self.every_steps and done - self._saved_step >= self.every_steps:
             return True
         age = time.monotonic() - self._saved_at
-        return self.every_seconds is not None and age >= self.every_seconds
+        return self._is_alone and self.every_seconds is not None and age >= self.every_seconds
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Save after every so many epochs, and after the last."""
@@ -305,7 +321,11 @@ class ResumeTraining(keras.callbacks.Callback):
             for name, group in {**groups, "generator": _generator_state()}.items()
             for i, variable in enumerate(group)
         )
-        write_checkpoint(self.folder / f"checkpoint-{epoch:06d}-{step:08d}.npz", about, arrays)
+        if self._writes:
+            write_checkpoint(self.folder / f"checkpoint-{epoch:06d}-{step:08d}.npz", about, arrays)
+        else:
+            for _ in arrays:  # some are sums over the workers, in which this one takes part
+                pass
         self._saved_at, self._saved_step = time.monotonic(), step
 
 
@@ -340,6 +360,19 @@ def _description(model: Any, data: OrderedImages | None, shuffle: bool) -> dict[
         about["number and shape of the images"] = list(data.images.shape)
         about["checksum of some of the images"] = zlib.crc32(np.ascontiguousarray(shown).tobytes())
     return about
+
+
+def _check_same_start(folder: Path, start: tuple[int, int], strategy: Any) -> None:
+    starts = gather_from_workers(list(start), strategy)
+    if any(other != starts[0] for other in starts):
+        places = "; ".join(
+            f"worker {i}: epoch {epoch}, step {step}" for i, (epoch, step) in enumerate(starts)
+        )
+        raise ValueError(
+            f"The workers would go on from different places ({places}). All of them must see the "
+            f"same checkpoints: put the folder ({folder} here) where every machine can read it, or "
+            "copy the first worker's to the others before each start."
+        )
 
 
 def _check_same_run(found: Checkpoint, run: dict[str, Any]) -> None:

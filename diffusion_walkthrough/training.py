@@ -36,7 +36,9 @@ from diffusion_walkthrough.precision import dtype_policy, warn_of_another_policy
 from diffusion_walkthrough.replicas import (
     ReplicaSeedGenerator,
     replica_count,
+    share_order_of_images,
     sum_over_replicas,
+    worker_count,
 )
 from diffusion_walkthrough.resuming import ResumeTraining as ResumeTraining
 from diffusion_walkthrough.unet import build_unet
@@ -314,6 +316,24 @@ class DiffusionModel(keras.Model):
             self.step_notes.update_state(x, keras.tree.flatten(y_pred)[0], loss)
         return loss / replica_count()
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # On several devices, Keras would read a batch to build the model with; what is built needs
+        # none, and Keras's way of reading fails for batches that are tuples, as ResumeTraining's.
+        super()._maybe_symbolic_build()
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """The logs of a step, as Keras makes them.
+
+        With several workers each as an array of one number: Keras takes their mean over the
+        workers along an axis, which a plain number does not have.
+        """
+        logs = super().compute_metrics(x, y, y_pred, sample_weight)
+        if worker_count() == 1:
+            return logs
+        return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
+
     @property
     def marking_options(self) -> dict[str, Any]:
         """How answers are marked: the options of :func:`loss.training_losses`."""
@@ -460,6 +480,7 @@ class DiffusionModel(keras.Model):
         self, x: Any, batch_size: int | None, options: dict[str, Any]
     ) -> Iterator[tuple[Any, dict[str, Any]]]:
         """Add the callbacks, look for a checkpoint, and tidy up after an interruption."""
+        share_order_of_images(self)
         options["callbacks"] = callbacks = self._with_own_callbacks(options.get("callbacks"))
         callbacks = getattr(callbacks, "callbacks", callbacks)  # those in a CallbackList, or ours
         with contextlib.ExitStack() as stack:

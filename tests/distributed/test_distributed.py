@@ -1,4 +1,4 @@
-"""Several devices of one machine: the same losses as on one.
+"""Several devices and several processes: the same losses as on one, and no waiting for the dead.
 
 Devices are chosen before a backend starts, so that every case is a process of its own; run by
 ``make distributed``.
@@ -9,8 +9,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,3 +100,80 @@ def test_two_devices_of_jax_take_the_steps_of_one():
     assert one.pop("guard") == two.pop("guard")
     for name, values in one.items():
         assert two[name] == pytest.approx(values, rel=2e-4, abs=1e-5), name
+
+
+# Several processes -------------------------------------------------------------------------------
+
+
+def start_workers(folders: list[Path], *options: object) -> list[subprocess.Popen]:
+    """Start a worker for each folder; they find each other at free ports of this machine."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in folders]
+    addresses = ",".join(f"127.0.0.1:{s.getsockname()[1]}" for s in sockets)
+    for s in sockets:
+        s.close()
+    return [start("worker.py", i, addresses, f, *options) for i, f in enumerate(folders)]
+
+
+def answers(running: list[subprocess.Popen]) -> list[dict]:
+    """Wait for all; if one fails, end the others, which would wait for it."""
+    try:
+        return [answer(process) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def wait_for(condition, running: list[subprocess.Popen]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        ended = [process for process in running if process.poll() is not None]
+        assert not ended, ended[0].communicate()[1][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict:
+    """A run of one worker, and its folder."""
+    folder = tmp_path_factory.mktemp("alone")
+    return {**answers(start_workers([folder], "resume", 0))[0], "folder": folder}
+
+
+@needs_tensorflow
+def test_workers_share_each_epoch_without_being_seeded(tmp_path):
+    """Every image once, by one of the two, in another order in each epoch."""
+    first, second = answers(start_workers([tmp_path] * 2))
+    for ours, theirs in zip(first["seen"], second["seen"], strict=True):
+        assert sorted(ours + theirs) == list(range(250))
+        assert abs(len(ours) - len(theirs)) <= 1
+    assert first["seen"][0] != first["seen"][1]
+    assert first["history"] == second["history"]
+    assert first["weights"] == second["weights"]
+
+
+@needs_tensorflow
+def test_two_workers_take_the_steps_of_one_although_one_of_them_dies(tmp_path, alone):
+    """Killed after an epoch; the other one ends by itself; started again, they go on."""
+    running = start_workers([tmp_path] * 2, "resume", 1)
+    wait_for((tmp_path / "checkpoint-000001-00000000.npz").exists, running)
+    running[1].send_signal(signal.SIGKILL)
+    output, errors = running[0].communicate(timeout=60)
+    assert (running[0].returncode, output) == (1, "")
+    assert "UnavailableError" in errors
+    running[1].communicate()
+    assert not list(tmp_path.glob("*-000003-*"))
+    first, second = answers(start_workers([tmp_path] * 2, "resume", 0))
+    assert len(first["seen"]) == len(second["seen"]) < 3
+    assert sorted(first["seen"][-1] + second["seen"][-1]) == sorted(alone["seen"][-1])
+    assert first["history"] == second["history"]
+    for name, values in alone["history"].items():
+        assert first["history"][name] == pytest.approx(values, rel=2e-4), name
+    assert first["weights"] == pytest.approx(alone["weights"], rel=2e-4, abs=1e-5)
+
+
+@needs_tensorflow
+def test_workers_that_do_not_see_the_same_checkpoints_say_so(tmp_path, alone):
+    for process in start_workers([alone["folder"], tmp_path], "resume", 0):
+        _, errors = process.communicate(timeout=DEADLINE)
+        assert "(worker 0: epoch 3, step 0; worker 1: epoch 0, step 0)" in errors
