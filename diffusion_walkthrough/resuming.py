@@ -125,9 +125,9 @@ class ResumeTraining(keras.callbacks.Callback):
 
     Several workers (``tf.distribute.MultiWorkerMirroredStrategy``) need one folder that all of them
     see: the first one writes, all of them read. A worker that dies ends the others with an
-    ``UnavailableError``, at once or, where a machine vanishes, within about a minute; start all of
-    them again. ``every_seconds`` does not count there: the clocks of workers differ, and all must
-    save at the same step.
+    ``UnavailableError``, at once, or some seconds after it was last heard of; start all of them
+    again. ``every_seconds`` does not count there: the clocks of workers differ, and all must save
+    at the same step.
     """
 
     def __init__(
