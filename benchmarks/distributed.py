@@ -1,10 +1,10 @@
 """What a second device is worth: the time of a training step on one and on two, same batch.
 
-Each case trains in processes of its own, where each device computes with one thread: one device
-alone; two of them in one process (``MirroredStrategy`` on two logical processors); two processes
-that find each other over the network, here on loopback (``MultiWorkerMirroredStrategy``). Two
-devices can at best take half the time of one. One device with two threads is what the same two
-cores do without any of it.
+Each case trains in processes of its own, with a core and a thread for each device (on Linux; where
+a process cannot be kept to a core, TensorFlow uses others too): one device alone; two of them in
+one process (``MirroredStrategy`` on two logical processors); two processes that find each other
+over the network, here on loopback (``MultiWorkerMirroredStrategy``). Two devices can at best take
+half the time of one. One device with two cores is what the same cores do without any of it.
 
     python benchmarks/distributed.py                    # the digits, about four minutes
     python benchmarks/distributed.py --size mnist --batch-size 128
@@ -26,18 +26,22 @@ import numpy as np
 from machine import description
 
 #: The first is what the others are compared with.
-CASES = ("one device", "two devices", "two processes", "one device, two threads")
+CASES = ("one device", "two devices", "two processes", "one device, two cores")
 
 
 def strategy_for(case: str, number: int, addresses: list[str]) -> Any:
-    """Set devices and threads as a case says; must come before TensorFlow computes anything."""
+    """Set devices, cores and threads as a case says; comes before TensorFlow is imported."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))[:2]
+        is_narrow = case in ("one device", "two processes")
+        os.sched_setaffinity(0, {cores[number % len(cores)]} if is_narrow else cores)
     if case == "two processes":
         task = {"type": "worker", "index": number}
         config = {"cluster": {"worker": addresses}, "task": task}
         os.environ["TF_CONFIG"] = json.dumps(config)
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(2 if "two threads" in case else 1)
+    tf.config.threading.set_intra_op_parallelism_threads(2 if "two cores" in case else 1)
     if case == "two devices":
         processor = tf.config.list_physical_devices("CPU")[0]
         logical = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -138,7 +142,7 @@ def main() -> None:
         for case in CASES:
             times[case].append(measured(case, chosen))
     print(description())
-    print(f"\n**{chosen.size}, batch {chosen.batch_size}**, one thread a device ", end="")
+    print(f"\n**{chosen.size}, batch {chosen.batch_size}**, a core and a thread a device ", end="")
     print(f"(median of {chosen.rounds} rounds in turns of {chosen.steps} steps, range in brackets)")
     print("\n" + table(times))
 

@@ -6,7 +6,7 @@ A loss in 16 bits is within that noise if it lies in float32's 95 % prediction i
 t): where one more seed of float32 would lie. Finished runs are kept, and only missing ones run.
 
     python benchmarks/precision.py          # 15 minutes and more on two cores; writes the figure
-    python benchmarks/precision.py --steps 24 --results trial.json
+    python benchmarks/precision.py --steps 120 --results trial.json
 """
 
 from __future__ import annotations
