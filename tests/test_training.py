@@ -549,7 +549,7 @@ def test_a_number_that_is_given_is_taken_at_its_word(asked):
     assert (asked["epochs"], asked["batch_size"]) == (0, 0)
 
 
-def test_small_images_come_all_once_an_epoch_and_in_another_order_each_time(asked):
+def test_images_come_all_once_an_epoch_and_in_another_order_each_time(asked):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("only TensorFlow gets them otherwise than Keras hands them out")
     images, model = digits(80), DiffusionModel(TINY)
