@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,29 @@ def _file_cache(folder: Path) -> int:
         if name in ("inactive_file", "total_inactive_file"):
             return int(value)
     return 0
+
+
+def most_memory(work: Callable[[], object]) -> int:
+    """Call ``work`` and return the most bytes that this process held meanwhile.
+
+    Resident memory, looked at a hundred times a second, so that a peak shorter than that may be
+    missed. What ``work`` raises is raised here.
+    """
+    process, done = psutil.Process(), threading.Event()
+    seen = [process.memory_info().rss]
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            seen.append(process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return max(*seen, process.memory_info().rss)
 
 
 # ---------------------------------------------------------------------------------------------

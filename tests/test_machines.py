@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 
+import numpy as np
 import psutil
 import pytest
 
@@ -15,6 +18,7 @@ from diffusion_walkthrough.machines import (
     find_machine,
     free_memory,
     measured_speed,
+    most_memory,
 )
 from diffusion_walkthrough.unet import Block
 
@@ -103,6 +107,33 @@ def test_a_container_without_a_limit_has_what_the_system_has(tmp_path, limit):
 def test_without_containers_it_is_what_the_system_says(tmp_path):
     assert free_memory(tmp_path) == pytest.approx(psutil.virtual_memory().available, rel=0.1)
     assert 0 < find_machine(THIS_MACHINE).memory <= psutil.virtual_memory().total
+
+
+def test_the_most_memory_is_that_of_the_peak_not_of_the_end():
+    def work():
+        filled = np.ones(40_000_000)  # 320 MB
+        time.sleep(0.1)  # so that it is looked at
+        del filled
+
+    before = psutil.Process().memory_info().rss
+    assert most_memory(work) - before == pytest.approx(320e6, rel=0.1)
+    assert psutil.Process().memory_info().rss - before < 100e6
+
+
+def test_work_without_memory_needs_what_there_is():
+    held = psutil.Process().memory_info().rss
+    assert most_memory(lambda: None) == pytest.approx(held, rel=0.05)
+
+
+def test_an_error_passes_and_nobody_goes_on_watching():
+    threads = threading.active_count()
+
+    def work():
+        raise MemoryError("too many images")
+
+    with pytest.raises(MemoryError, match="too many images"):
+        most_memory(work)
+    assert threading.active_count() == threads
 
 
 # --- speed --------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ FAILURES = ROOT / "browser-failures"
 RUN_DEADLINE = 600  # seconds for all cells of a notebook; the longest trains for 90
 MOVE_DEADLINE = 60  # seconds for a picture to follow its slider
 CONTROLS = ".noUi-handle, .widget-dropdown select"
-WITH_SLIDER = re.compile(r"0[1-68]_")
+WITH_SLIDER = re.compile(r"0[0-68]_")
 
 
 def without_outputs(path, target):
