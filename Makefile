@@ -66,7 +66,7 @@ parity: ## compare with independent implementations (downloads PyTorch and diffu
 	else echo "tests/parity holds no tests yet: nothing to compare."; fi
 
 .PHONY: distributed
-distributed: .venv-backends/.installed ## two devices: tf.distribute, and Keras's own on JAX
+distributed: .venv-backends/.installed ## two devices, two processes: tf.distribute, and Keras's own on JAX
 	.venv-backends/bin/pytest tests/distributed
 
 .PHONY: bench

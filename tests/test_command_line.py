@@ -24,6 +24,8 @@ from diffusion_walkthrough.parameters import DiffusionParameters, load_parameter
 from diffusion_walkthrough.planning import plan
 from diffusion_walkthrough.training import DiffusionModel, ResumeTraining
 
+pytestmark = pytest.mark.slow  # whole runs; nothing here depends on the backend
+
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = load_images("digits")[0][:64]
 

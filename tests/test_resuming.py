@@ -287,6 +287,7 @@ def run_and_kill(folder: Path, mode: str, number: int, result: Path) -> int:
     return process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is not known there")
 def test_killed_at_any_moment_a_run_goes_on(undisturbed, tmp_path):
     """SIGKILL at a step, within a file, before and after it gets its name; then to the end."""
