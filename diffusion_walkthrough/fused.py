@@ -100,24 +100,33 @@ def normals(count: int, shape: tuple[int, ...], generator: keras.random.SeedGene
     Returns:
         float32 ``(count, *shape)``: what as many calls of ``keras.random.normal`` would give.
     """
-    seeds = [generator.next() for _ in range(count)]
-    return _drawing(count, tuple(shape))(ops.stack(seeds))
-
-
-@functools.lru_cache(maxsize=32)
-def _drawing(count: int, shape: tuple[int, ...]) -> Callable[..., Any]:
-    """Compile the drawing of some shape; without XLA, which has normal numbers of its own."""
-
-    def draw(seeds: Any) -> Any:
-        each = [keras.random.normal(shape, seed=_SeedAt(seeds[i])) for i in range(count)]
-        return ops.stack(each)
-
+    seeds = ops.stack([generator.next() for _ in range(count)])
     if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(draw, autograph=False)
+        return _drawing_by_tensorflow(seeds.dtype)(seeds, shape)
     if keras.backend.backend() == "jax":
         import jax
 
-        return jax.jit(draw)
+        return jax.jit(_draw, static_argnums=1)(seeds, tuple(shape))
+    return _draw(seeds, shape)
+
+
+def _draw(seeds: Any, shape: tuple[int, ...]) -> Any:
+    return ops.stack([keras.random.normal(shape, seed=_SeedAt(seed)) for seed in seeds])
+
+
+@functools.cache
+def _drawing_by_tensorflow(dtype: Any) -> Callable[..., Any]:
+    """Compile the drawing once; without XLA, which has normal numbers of its own."""
+    import tensorflow as tf
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, 2), dtype), tf.TensorSpec((None,), "int32")],
+        autograph=False,
+    )
+    def draw(seeds: Any, shape: Any) -> Any:
+        def draw_once(seed: Any) -> Any:
+            return keras.random.normal(shape, seed=_SeedAt(seed))
+
+        return tf.map_fn(draw_once, seeds, fn_output_signature="float32")
+
     return draw
