@@ -233,7 +233,7 @@ def test_an_error_is_one_line(words, message, capsys, monkeypatch, tmp_path):
 
 
 def test_words_that_are_not_known_end_with_the_same_code(capsys):
-    for words in ([], ["trian"], ["train"], ["plan", "--parameters", "digits", "--precision", "8"]):
+    for words in ([], ["traim"], ["train"], ["plan", "--parameters", "digits", "--precision", "8"]):
         with pytest.raises(SystemExit) as end:
             main(words)
         assert end.value.code == 2
