@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 import pytest
+from tiny import TINY
 
 from diffusion_walkthrough import planning, scaling_up
 from diffusion_walkthrough.machines import GB, MACHINES, Machine
@@ -18,7 +19,6 @@ from diffusion_walkthrough.operations import operations_per_epoch
 from diffusion_walkthrough.parameters import DiffusionParameters, TrainingParameters
 from diffusion_walkthrough.planning import activation_bytes, count_variables, memory, plan
 from diffusion_walkthrough.unet import build_unet
-from tests.tiny import TINY
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKEND = keras.backend.backend()

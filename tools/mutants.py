@@ -126,7 +126,7 @@ MUTANTS = (
         "images_from_0_to_1",
         "training takes images that never fall below 0",
         "data",
-        "if low >= 0 and high <= 1.0001 and low < high:",
+        "if low >= 0 and high <= 1 + RANGE_TOLERANCE and low < high:",
         "if False:",
         DATA,
     ),
