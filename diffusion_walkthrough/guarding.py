@@ -20,15 +20,11 @@ import numpy as np
 from keras import ops
 
 from diffusion_walkthrough.data import RANGE_TOLERANCE, check_image_range
+from diffusion_walkthrough.precision import bare_optimizer
 from diffusion_walkthrough.replicas import values_of_replicas
 
 #: Steps in a row that loss scaling may skip: each halves the scale, which begins at 2^15.
 SKIPS_IN_A_ROW = 16
-
-
-def bare_optimizer(optimizer: Any) -> Any:
-    """Unwrap the optimizer that Keras wraps for loss scaling under ``mixed_float16``."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 class StepNotes(keras.metrics.Metric):

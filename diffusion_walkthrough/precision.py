@@ -1,10 +1,11 @@
-"""Precision: in which number format a network computes, whatever Keras's global policy is."""
+"""Precision: the number format a network computes in, whatever Keras's global policy is."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -33,3 +34,8 @@ def warn_of_another_policy(precision: str, stacklevel: int = 3) -> None:
             f"its parameters say. Use TrainingParameters(precision={policy!r}) for the other.",
             stacklevel=stacklevel,
         )
+
+
+def bare_optimizer(optimizer: Any) -> Any:
+    """Unwrap the optimizer that Keras wraps for loss scaling under ``mixed_float16``."""
+    return getattr(optimizer, "inner_optimizer", optimizer)

@@ -33,6 +33,7 @@ from keras import ops
 
 from diffusion_walkthrough.data import UNREADABLE_NPZ
 from diffusion_walkthrough.parameters import DiffusionParameters
+from diffusion_walkthrough.precision import bare_optimizer
 from diffusion_walkthrough.replicas import gather_from_workers, is_first_worker, worker_count
 
 FILE_FORMAT = "diffusion_walkthrough.training"
@@ -255,8 +256,7 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Save within an epoch if it is time: here, all steps before this one are complete."""
-        if not batch:  # what was drawn between epochs, by a loader of data perhaps, does not count
-            _set_generator_state(self._generator)
+        _set_generator_state(self._generator)  # what a loader of data draws between does not count
         if self._data is None or not batch:
             return
         done = self._data.skipped + batch
@@ -267,6 +267,10 @@ class ResumeTraining(keras.callbacks.Callback):
         if self._is_time(done):
             self._save(self._epoch, done, self._history())
 
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Remember where the step has left the random generator."""
+        self._generator = _generator_state()
+
     def _is_time(self, done: int) -> bool:
         if self.every_steps and done - self._saved_step >= self.every_steps:
             return True
@@ -275,7 +279,6 @@ class ResumeTraining(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Save after every so many epochs, and after the last."""
-        self._generator = _generator_state()
         finished = epoch + 1
         ends = finished == self.params["epochs"] or self.model.stop_training
         if finished % self.every_epochs == 0 or ends:
@@ -318,7 +321,7 @@ class ResumeTraining(keras.callbacks.Callback):
         }
         arrays = (
             (f"{name}/{i:05d}", ops.convert_to_numpy(variable))
-            for name, group in {**groups, "generator": _generator_state()}.items()
+            for name, group in {**groups, "generator": self._generator}.items()
             for i, variable in enumerate(group)
         )
         if self._writes:
@@ -417,7 +420,7 @@ def _shapes(variables: Iterable[Any]) -> list[list[Any]]:
 
 
 def _optimizer_name(model: Any) -> str:
-    return type(getattr(model.optimizer, "inner_optimizer", model.optimizer)).__name__
+    return type(bare_optimizer(model.optimizer)).__name__
 
 
 def _check_variables(found: Checkpoint, model: Any) -> None:

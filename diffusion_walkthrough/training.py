@@ -23,16 +23,12 @@ from diffusion_walkthrough.compiled import CompiledNetwork
 from diffusion_walkthrough.data import check_image_range
 from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.fused import adam_step, scaled, squared_norm
-from diffusion_walkthrough.guarding import (
-    StepNotes,
-    TrainingGuard,
-    bare_optimizer as bare_optimizer,
-)
+from diffusion_walkthrough.guarding import StepNotes, TrainingGuard
 from diffusion_walkthrough.loss import training_losses
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.operations import count_multiply_adds
 from diffusion_walkthrough.parameters import DiffusionParameters, TrainingParameters
-from diffusion_walkthrough.precision import dtype_policy, warn_of_another_policy
+from diffusion_walkthrough.precision import bare_optimizer, dtype_policy, warn_of_another_policy
 from diffusion_walkthrough.replicas import (
     ReplicaSeedGenerator,
     replica_count,

@@ -120,14 +120,8 @@ def train(folder, *, epochs=3, interrupt_after=None, model=None, images=IMAGES, 
 
 
 def assert_same_run(found: Run, expected: Run) -> None:
-    """To the bit; on PyTorch nearly: after an interruption its dropout hides other numbers."""
-    assert found.epochs == expected.epochs
-    if keras.backend.backend() == "torch":
-        assert found.history.keys() == expected.history.keys()
-        for name, values in expected.history.items():
-            assert found.history[name] == pytest.approx(values, rel=0.05), name
-        return
     assert found.history == expected.history
+    assert found.epochs == expected.epochs
     for a, b in zip(found.state, expected.state, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -351,6 +345,7 @@ def test_without_a_seed_the_images_stay_in_their_order(tmp_path):
     assert [data[i][0].tolist() for i in range(3)] == [[0, 1], [2, 3], [4]]
     expected = new_model().fit(IMAGES, epochs=3, shuffle=False, verbose=0).history
     found = train(tmp_path, shuffle=False).history
+    # On PyTorch, Keras's loader draws from the generator of dropout between epochs; ours does not.
     off = 0.05 if keras.backend.backend() == "torch" else 1e-4
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=off, err_msg=name)
