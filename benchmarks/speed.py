@@ -42,8 +42,8 @@ class Task(NamedTuple):
     rivals: tuple[str, ...]
 
 
-TRAINING = ("diffusers", "diffusers compiled")
-SAMPLING = ("diffusers", "diffusers compiled", "diffusers pipeline")
+TRAINING = ("ours, operations divided", "diffusers", "diffusers compiled")
+SAMPLING = ("ours, operations divided", "diffusers", "diffusers compiled", "diffusers pipeline")
 TASKS = {
     "digits": Task("train", "digits", 128, 24, TRAINING),
     "mnist": Task("train", "mnist", 64, 8, TRAINING),

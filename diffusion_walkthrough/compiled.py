@@ -15,11 +15,7 @@ from keras import ops
 
 from diffusion_walkthrough.backward_sampling import add_step_noise, backward_step
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
-
-#: On a CPU, XLA merges short operations, and TensorFlow without it has the faster convolutions.
-#: With fewer multiplications than this for each image, the short operations weigh more: measured
-#: for the digits (7 million, XLA takes 0.6 of the time) and MNIST (190 million, 0.9 of it).
-XLA_BELOW = 5e8
+from diffusion_walkthrough.side_by_side import SideBySide
 
 
 class CompiledNetwork:
@@ -29,17 +25,14 @@ class CompiledNetwork:
     ``jax.jit`` with the weights passed in; PyTorch runs it as it is, without gradients.
     """
 
-    def __init__(self, network: keras.Model, multiply_adds: float = float("inf")) -> None:
+    def __init__(self, network: keras.Model) -> None:
         """Compile nothing yet: that is for the first call.
 
         Args:
             network: functional model from ``[x_t, t]`` to a prediction.
-            multiply_adds: how many multiplications it takes for one image, if known: TensorFlow
-                compiles small networks with XLA.
         """
         self.network = network
         self.image_shape = tuple(network.input_shape[0][1:])
-        self._xla = multiply_adds < XLA_BELOW
         self._ask: Callable[..., Any] | None = None
         self._walks: dict[Any, tuple[NoiseSchedule, Callable[..., Any]]] = {}
 
@@ -51,7 +44,7 @@ class CompiledNetwork:
         """
         if self._ask is None:
             specs = [(self.image_shape, "float32"), ((), "int32")]
-            self._ask = compiled(lambda apply, x, t: apply(x, t), self.network, specs, self._xla)
+            self._ask = compiled(lambda apply, x, t: apply(x, t), self.network, specs)
         return self._ask(x_t, t)
 
     @property
@@ -93,7 +86,7 @@ class CompiledNetwork:
 
         shapes = [self.image_shape, (None, *self.image_shape), (), ()]
         specs = list(zip(shapes, ["float32", "float32", "int32", "int32"], strict=True))
-        run = compiled(walk, self.network, specs, self._xla)
+        run = compiled(walk, self.network, specs)
 
         def call(x: Any, noise: Any, first: int, count: int) -> Any:
             noise = ops.moveaxis(noise, 0, 1)
@@ -106,7 +99,6 @@ def compiled(
     function: Callable[..., Any],
     network: keras.Model,
     specs: list[tuple[tuple[int | None, ...], str]],
-    xla: bool,
 ) -> Callable[..., Any]:
     """Compile a function of tensors that asks a network.
 
@@ -115,7 +107,6 @@ def compiled(
             float32 answer.
         network: the network.
         specs: shape without the first axis, which may be of any length, and type of each tensor.
-        xla: whether TensorFlow compiles with XLA; JAX always does.
 
     Returns:
         The same as a function of the tensors alone.
@@ -124,11 +115,13 @@ def compiled(
     if backend == "jax":
         return _compiled_by_jax(function, network)
 
+    ask = SideBySide(network)
+
     def apply(x: Any, t: Any) -> Any:
-        return ops.cast(network([x, t], training=False), "float32")
+        return ops.cast(ask(x, t), "float32")
 
     if backend == "tensorflow":
-        return _compiled_by_tensorflow(function, apply, specs, xla)
+        return _compiled_by_tensorflow(function, apply, specs)
 
     def without_gradients(*tensors: Any) -> Any:
         import torch
@@ -140,13 +133,13 @@ def compiled(
 
 
 def _compiled_by_tensorflow(
-    function: Callable[..., Any], apply: Callable[..., Any], specs: list[Any], xla: bool
+    function: Callable[..., Any], apply: Callable[..., Any], specs: list[Any]
 ) -> Callable[..., Any]:
     import tensorflow as tf
 
     signature = [tf.TensorSpec((None, *shape), dtype) for shape, dtype in specs]
 
-    @tf.function(input_signature=signature, jit_compile=xla, autograph=False)
+    @tf.function(input_signature=signature, autograph=False)
     def run(*tensors: Any) -> Any:
         return function(apply, *tensors)
 

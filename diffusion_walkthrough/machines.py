@@ -19,7 +19,10 @@ from keras import ops
 
 from diffusion_walkthrough.operations import block_multiply_adds
 from diffusion_walkthrough.precision import dtype_policy
+from diffusion_walkthrough.side_by_side import MOST_SHARES, SideBySide, keep_operations_on_one_core
 from diffusion_walkthrough.unet import Block, residual_block
+
+keep_operations_on_one_core()
 
 THIS_MACHINE = "this machine"
 GB = 10**9
@@ -209,14 +212,15 @@ class _Probe(keras.Model):
         embedding = keras.Input((embedding_width,))
         y = residual_block(x, embedding, new_width, groups, dropout)
         self.block = keras.Model([x, embedding], y)
+        self.ask = SideBySide(self.block)
         self.built = True
 
     def call(self, index: Any, training: bool | None = None) -> Any:
         """The block's result for as many images as there are indices, all of them alike."""
-        inputs = [
+        x, embedding = (
             ops.ones((ops.shape(index)[0], *shape[1:])) * 0.5 for shape in self.block.input_shape
-        ]
-        return self.block(inputs, training=training)
+        )
+        return self.ask(x, embedding, training=bool(training))
 
     def compute_loss(
         self,
@@ -261,6 +265,7 @@ def measured_speed(
     """
     operations = 6 * block_multiply_adds(block, embedding_width)  # for one image, there and back
     images = int(np.clip(PROBE_OPERATIONS / operations, 1, MOST_PROBE_IMAGES))
+    images += -images % MOST_SHARES  # the shares of the cores are equal, as in large batches
     with dtype_policy(precision):
         probe = _Probe(block, embedding_width, groups, dropout)
     probe.compile("sgd", **_compile_options())

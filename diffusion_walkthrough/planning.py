@@ -375,7 +375,9 @@ def duration(seconds: float) -> str:
     for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.{0 if seconds >= 9.5 * length else 1}f} {unit}"
-    return f"{seconds:.0f} seconds" if seconds >= 1.5 else f"{seconds * 1000:.0f} ms"
+    if seconds >= 0.95:
+        return f"{seconds:.{0 if seconds >= 9.5 else 1}f} seconds"
+    return f"{seconds * 1000:.0f} ms"
 
 
 def _report(planned: Plan) -> Iterator[str]:

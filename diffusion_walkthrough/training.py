@@ -26,7 +26,6 @@ from diffusion_walkthrough.fused import adam_step, scaled, squared_norm
 from diffusion_walkthrough.guarding import StepNotes, TrainingGuard
 from diffusion_walkthrough.loss import training_losses
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
-from diffusion_walkthrough.operations import count_multiply_adds
 from diffusion_walkthrough.parameters import DiffusionParameters, TrainingParameters
 from diffusion_walkthrough.precision import bare_optimizer, dtype_policy, warn_of_another_policy
 from diffusion_walkthrough.replicas import (
@@ -37,7 +36,10 @@ from diffusion_walkthrough.replicas import (
     worker_count,
 )
 from diffusion_walkthrough.resuming import ResumeTraining as ResumeTraining
+from diffusion_walkthrough.side_by_side import SideBySide, keep_operations_on_one_core
 from diffusion_walkthrough.unet import build_unet
+
+keep_operations_on_one_core()
 
 
 def learning_rate_schedule(parameters: TrainingParameters) -> Any:
@@ -216,6 +218,7 @@ class DiffusionModel(keras.Model):
             every PyTorch module, and would be hidden).
         schedule: the noise schedule with its tables.
         network: the UNet, a functional model from ``[x_t, t]`` to its prediction.
+        ask: asks the network, on a CPU each core about its share of a batch.
     """
 
     def __init__(
@@ -248,6 +251,7 @@ class DiffusionModel(keras.Model):
         # the same loss, and looking at held-out images does not change the training.
         self.evaluation_generator = ReplicaSeedGenerator(seed)
         self._evaluation_start = ops.convert_to_numpy(self.evaluation_generator.state.value)
+        self.ask = SideBySide(self.network)
         self._denoiser: list[CompiledNetwork] = []  # in a list, so that Keras saves nothing of it
         self.step_notes = StepNotes()
         self.build((None, *parameters.unet.image_shape))
@@ -275,7 +279,7 @@ class DiffusionModel(keras.Model):
         noise = keras.random.normal(ops.shape(images), seed=seed)
         t = keras.random.randint(ops.shape(images)[:1], 0, len(self.schedule), seed=seed)
         x_t = q_sample(self.schedule, images, t, noise)
-        answer = self.network([x_t, t], training=training)
+        answer = self.ask(x_t, t, bool(training))
         return ops.cast(answer, "float32"), images, x_t, t, noise
 
     def compute_loss(
@@ -477,6 +481,7 @@ class DiffusionModel(keras.Model):
     ) -> Iterator[tuple[Any, dict[str, Any]]]:
         """Add the callbacks, look for a checkpoint, and tidy up after an interruption."""
         share_order_of_images(self)
+        self._build_optimizer()
         options["callbacks"] = callbacks = self._with_own_callbacks(options.get("callbacks"))
         callbacks = getattr(callbacks, "callbacks", callbacks)  # those in a CallbackList, or ours
         with contextlib.ExitStack() as stack:
@@ -491,6 +496,14 @@ class DiffusionModel(keras.Model):
                     if isinstance(callback, AveragedWeights):
                         callback.show_own()
                 raise
+
+    def _build_optimizer(self) -> None:
+        """Make the optimizer's variables; TensorFlow writes a step that makes them down twice."""
+        is_ready = not self.compiled or self.optimizer.built
+        if is_ready or keras.backend.backend() != "tensorflow":
+            return
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.trainable_variables)
 
     def _planned_epochs(self, x: Any, batch_size: int | None, options: dict[str, Any]) -> int:
         """How many epochs make up ``decay_steps`` steps, with the options that ``fit`` got."""
@@ -527,8 +540,7 @@ class DiffusionModel(keras.Model):
         channels.
         """
         if not self._denoiser:
-            work = count_multiply_adds(self.diffusion_parameters.unet)
-            self._denoiser.append(CompiledNetwork(self.network, work))
+            self._denoiser.append(CompiledNetwork(self.network))
         return self._denoiser[0]
 
     def sample(

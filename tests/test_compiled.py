@@ -10,7 +10,6 @@ import pytest
 from keras import ops
 from tiny import TINY
 
-from diffusion_walkthrough import compiled
 from diffusion_walkthrough.backward_sampling import (
     STRIDE,
     p_sample_loop,
@@ -93,8 +92,7 @@ def test_a_learned_variance_is_walked_with_as_well():
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("xla", [False, True])
-def test_everything_is_traced_once(model, monkeypatch, xla):
+def test_everything_is_traced_once(model, monkeypatch):
     """Whatever the batch, and however many steps and walks: tracing takes seconds each time."""
     traces = []
     call = type(model.network).call
@@ -103,8 +101,7 @@ def test_everything_is_traced_once(model, monkeypatch, xla):
         traces.append(1)
         return call(self, *arguments, **options)
 
-    monkeypatch.setattr(compiled, "XLA_BELOW", float("inf") if xla else 0)
-    denoise = CompiledNetwork(model.network, multiply_adds=1.0)
+    denoise = CompiledNetwork(model.network)
     monkeypatch.setattr(type(model.network), "call", counted)
     if keras.backend.backend() == "torch":
         pytest.skip("PyTorch runs the network as it is")

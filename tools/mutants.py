@@ -245,12 +245,12 @@ MUTANTS = (
         "large_variance_for_few_steps",
         "the large variance in the preset of a short chain",
         "parameters",
-        "                decay_steps=720,\n"
+        "                decay_steps=960,\n"
         "                ema_momentum=None,\n"
         "                horizontal_flip=False,\n"
         "            ),\n"
         '            variance="fixed_small",',
-        "                decay_steps=720,\n"
+        "                decay_steps=960,\n"
         "                ema_momentum=None,\n"
         "                horizontal_flip=False,\n"
         "            ),\n"
@@ -267,6 +267,23 @@ MUTANTS = (
         "return schedule.posterior_variance, schedule.posterior_log_variance_clipped",
         "return schedule.betas, np.log(schedule.betas)",
         BACKWARD,
+    ),
+    Mutant(
+        "shares_that_overlap",
+        "cores that divide a batch answer some images twice, and all answers are handed on",
+        "side_by_side",
+        "answers.append(answer[tf.minimum(i * length - start, length) :])",
+        "answers.append(answer)",
+        ("test_side_by_side.py",),
+        crashes=True,
+    ),
+    Mutant(
+        "last_share_left_short",
+        "the images that are left over go to no core: the answers of others stand in their place",
+        "side_by_side",
+        "start = tf.minimum(i * length, n - length)",
+        "start = 0 * i",
+        ("test_side_by_side.py",),
     ),
     Mutant(
         "loss_scaling_forgotten",

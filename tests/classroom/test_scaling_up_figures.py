@@ -46,7 +46,8 @@ def test_at_the_attempts_side_stands_the_attempts_network():
         (80 * 60, "80 minutes"),
         (90, "1.5 minutes"),
         (89, "89 seconds"),
-        (1.6, "2 seconds"),
+        (1.254, "1.3 seconds"),
+        (0.96, "1.0 seconds"),
         (0.4, "400 ms"),
     ],
 )

@@ -13,7 +13,7 @@ def hidden(x_start, alpha_bar, noise):
     return np.sqrt(kept) * x_start + np.sqrt(1 - kept) * noise
 
 
-def fall(step, begin=100, end=720, turns=np.pi):
+def fall(step, begin=100, end=960, turns=np.pi):
     share = np.clip((step - begin) / (end - begin), 0, 1)
     return 0.5 * (1 + np.cos(turns * share))
 
@@ -53,7 +53,7 @@ def test_solutions_are_right(check, solution):
         (ask.check_learning_rate, lambda s: 0.006 * rise(s) * fall(s, turns=2 * np.pi),
          "comes back up"),
         (ask.check_learning_rate,
-         lambda s: 0.006 * rise(s) * (1 - np.clip((s - 100) / 620, 0, 1)), "straight line"),
+         lambda s: 0.006 * rise(s) * (1 - np.clip((s - 100) / 860, 0, 1)), "straight line"),
         (ask.check_learning_rate, lambda s: 0.006 * rise(s), "stays at the top"),
         (ask.check_learning_rate, lambda s: 1.0, "numbers differ"),
     ],

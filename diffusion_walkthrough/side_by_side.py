@@ -1,0 +1,126 @@
+"""Several cores: each takes its share of the images through the whole network.
+
+TensorFlow divides every single operation among the cores, and all of them wait for the last one a
+thousand times a step. Where images are small, waiting takes longer than working. A batch can be
+divided once instead: every core takes its images from the first layer to the last and back again,
+and only the gradients are added up. That is :class:`SideBySide`; it pays once an operation stays on
+one core, which :func:`keep_operations_on_one_core` asks TensorFlow for.
+
+On a GPU, and on JAX and PyTorch, none of this changes anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from diffusion_walkthrough.replicas import replica_count, worker_count
+
+#: More shares than this would hold too many copies of the gradients.
+MOST_SHARES = 4
+
+
+def core_count() -> int:
+    """Count the cores that this process may use."""
+    with contextlib.suppress(AttributeError):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def keep_operations_on_one_core() -> None:
+    """Tell TensorFlow to divide no operation among cores that take a share of the batch each.
+
+    It has to be told before its first operation, and concerns all that it does in this process; a
+    program that works with large single images does better without. ``TF_NUM_INTRAOP_THREADS`` in
+    the environment, or ``tf.config.threading`` called earlier, take precedence.
+    """
+    if not _on_cores() or "TF_NUM_INTRAOP_THREADS" in os.environ:
+        return
+    import tensorflow as tf
+
+    threading = tf.config.threading
+    if threading.get_intra_op_parallelism_threads() == 0:  # nobody has chosen yet
+        with contextlib.suppress(RuntimeError):  # TensorFlow is at work already
+            cores = core_count()
+            threading.set_intra_op_parallelism_threads(max(cores // MOST_SHARES, 1))
+
+
+def share_count() -> int:
+    """In how many shares a batch is worked on, one for each core, at most ``MOST_SHARES``.
+
+    Of several replicas on one machine (:mod:`~diffusion_walkthrough.replicas`) each has its own.
+    """
+    if not _on_cores():
+        return 1
+    replicas = replica_count() // worker_count()  # those of this process
+    return min(max(core_count() // replicas, 1), MOST_SHARES)
+
+
+class SideBySide:
+    """A network that is asked about a batch by all cores, each about its share.
+
+    The answers are those of ``network([x, t])``, but for rounding and for the numbers that dropout
+    draws. The network's answer about an image must not depend on the others in the batch.
+    """
+
+    def __init__(self, network: keras.Model) -> None:
+        """Remember the network, a model from ``[x_t, t]`` to a prediction."""
+        self.network = network
+        self._written_down: dict[bool, Callable[..., Any]] = {}
+
+    def __call__(self, x: Any, t: Any, training: bool = False) -> Any:
+        """Ask about ``x``, ``(batch, …)``, at the steps ``t``, ``(batch,)``.
+
+        Returns:
+            The network's prediction, ``(batch, …)``.
+        """
+        shares = share_count() if _is_traced(x) else 1
+        if shares == 1:
+            return self.network([x, t], training=training)
+        import tensorflow as tf
+
+        # All shares are of one length, which few batches are a multiple of: the last ones begin
+        # early enough to be whole, and what they answer a second time is left out.
+        ask = self._ask(training)
+        n = tf.shape(x)[0]
+        length = (n + shares - 1) // shares
+        answers = []
+        for i in range(shares):
+            start = tf.minimum(i * length, n - length)
+            answer = ask(x[start : start + length], t[start : start + length])
+            answers.append(answer[tf.minimum(i * length - start, length) :])
+        return tf.concat(answers, axis=0)
+
+    def _ask(self, training: bool) -> Callable[..., Any]:
+        """The network as a function that is written down once, however many shares there are."""
+        import tensorflow as tf
+
+        def ask(x: Any, t: Any) -> Any:
+            return self.network([x, t], training=training)
+
+        if tf.distribute.has_strategy():  # each replica has weights of its own
+            return ask
+        if training not in self._written_down:
+            self._written_down[training] = tf.function(ask, autograph=False, reduce_retracing=True)
+        return self._written_down[training]
+
+
+def _on_cores() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU")
+
+
+def _is_traced(x: Any) -> bool:
+    """Whether an operation is being written down, to be run beside others, and not run at once."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return tf.is_symbolic_tensor(x)
