@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 FLOORS = [
     {"__init__"},
     {"parameters", "safe_pickle", "noise_schedule", "data", "gaussian_mixture"},
-    {"forward_diffusion", "unet", "replicas", "precision", "fused"},
+    {"forward_diffusion", "unet", "replicas", "side_by_side", "precision", "fused"},
     {"loss", "backward_sampling", "resuming", "operations", "guarding", "compiled"},
     {"training", "machines", "planning"},
     {
@@ -42,6 +42,7 @@ NEIGHBOURS = {
     ("checkpoints", "published_weights"),  # one place for whoever looks for weights on disk
     ("planning", "machines"),  # a plan is made for a machine
     ("compiled", "backward_sampling"),  # many steps back in one call
+    ("side_by_side", "replicas"),  # the cores are shared by the replicas of a process
     ("loss", "backward_sampling"),  # the variational bound compares the model's step back (Eq. 5)
 }
 # What may not be imported with the module, only inside a function that needs it.
