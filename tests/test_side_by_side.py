@@ -43,7 +43,7 @@ def test_each_image_gets_its_own_answer_whatever_the_batch(network, monkeypatch,
     import tensorflow as tf
 
     monkeypatch.setattr(side_by_side, "share_count", lambda: shares)
-    ask = tf.function(SideBySide(network), reduce_retracing=True)
+    ask = tf.function(SideBySide(network), reduce_retracing=True, autograph=False)
     for batch in (1, 2, 3, 5, 8):
         x, t = question(batch)
         found = ops.convert_to_numpy(ask(x, t))
@@ -63,7 +63,7 @@ def test_the_gradient_is_that_of_the_whole_batch(network, monkeypatch, batch):
     ask = SideBySide(network)
     x, t = question(batch)
 
-    @tf.function
+    @tf.function(autograph=False)  # which would read the source of what is called anew
     def gradients(x, t, whole):
         with tf.GradientTape() as tape:
             answer = network([x, t], training=False) if whole else ask(x, t)
