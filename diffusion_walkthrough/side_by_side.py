@@ -1,8 +1,8 @@
 """Several cores: each takes its share of the images through the whole network.
 
 TensorFlow divides every single operation among the cores, and all of them wait for the last one a
-thousand times a step. Where images are small, waiting takes longer than working. A batch can be
-divided once instead: every core takes its images from the first layer to the last and back again,
+thousand times a step. Where images are small, much of the time is waiting. A batch can be divided
+once instead: every core takes its images from the first layer to the last and back again,
 and only the gradients are added up. That is :class:`SideBySide`; it pays once an operation stays on
 one core, which :func:`keep_operations_on_one_core` asks TensorFlow for.
 
@@ -78,11 +78,13 @@ class SideBySide:
         Returns:
             The network's prediction, ``(batch, …)``.
         """
-        shares = share_count() if _is_traced(x) else 1
+        shares = share_count()
         if shares == 1:
             return self.network([x, t], training=training)
         import tensorflow as tf
 
+        if not tf.is_symbolic_tensor(x):  # done at once, a share after the other: nothing is gained
+            return self.network([x, t], training=training)
         # All shares are of one length, which few batches are a multiple of: the last ones begin
         # early enough to be whole, and what they answer a second time is left out.
         ask = self._ask(training)
@@ -115,12 +117,3 @@ def _on_cores() -> bool:
     import tensorflow as tf
 
     return not tf.config.list_physical_devices("GPU")
-
-
-def _is_traced(x: Any) -> bool:
-    """Whether an operation is being written down, to be run beside others, and not run at once."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return tf.is_symbolic_tensor(x)
