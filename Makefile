@@ -50,9 +50,15 @@ notebooks: $(STAMP) ## format the notebooks and run those whose code has changed
 	$(BIN)/ruff format notebooks
 	$(BIN)/python tools/notebooks.py execute $(if $(FORCE),--force)
 
+# Many tests compile the same little network: once is enough.
+JAX_CACHE := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.venv-backends/jax-cache \
+	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+
 .PHONY: backends
+# PyTorch's threads wait for each other at full speed: with two workers, one each.
+backends: export OMP_NUM_THREADS ?= 1
 backends: .venv-backends/.installed ## unit tests on JAX and on PyTorch (downloads both)
-	KERAS_BACKEND=jax .venv-backends/bin/pytest $(IN_PARALLEL) $(QUICK_TESTS)
+	KERAS_BACKEND=jax $(JAX_CACHE) .venv-backends/bin/pytest $(IN_PARALLEL) $(QUICK_TESTS)
 	KERAS_BACKEND=torch .venv-backends/bin/pytest $(IN_PARALLEL) $(QUICK_TESTS)
 
 .PHONY: lowest

@@ -77,7 +77,7 @@ class CompiledNetwork:
     def _compile_walk(self, schedule: NoiseSchedule, options: dict[str, Any]) -> Callable[..., Any]:
         def walk(apply: Callable[..., Any], x: Any, noise: Any, first: Any, count: Any) -> Any:
             def step_back(i: Any, x: Any) -> Any:
-                t = ops.broadcast_to(first[0] - i, ops.shape(x)[:1])
+                t = first - i
                 step = backward_step(apply(x, t), schedule, x, t, **options)
                 z = ops.take(noise, i, axis=1)
                 return ops.reshape(add_step_noise(step, t, z), (-1, *self.image_shape))
@@ -89,8 +89,8 @@ class CompiledNetwork:
         run = compiled(walk, self.network, specs)
 
         def call(x: Any, noise: Any, first: int, count: int) -> Any:
-            noise = ops.moveaxis(noise, 0, 1)
-            return run(x, noise, ops.full((1,), first, "int32"), ops.full((1,), count, "int32"))
+            each = ops.ones(ops.shape(x)[:1], "int32")
+            return run(x, ops.moveaxis(noise, 0, 1), first * each, count * each)
 
         return call
 
@@ -104,7 +104,8 @@ def compiled(
 
     Args:
         function: called as ``function(apply, *tensors)``, where ``apply(x, t)`` is the network's
-            float32 answer.
+            float32 answer. All tensors, and its result, are ``(batch, …)``; what comes of an image
+            does not depend on the others, so that cores can divide them among themselves.
         network: the network.
         specs: shape without the first axis, which may be of any length, and type of each tensor.
 
@@ -115,10 +116,8 @@ def compiled(
     if backend == "jax":
         return _compiled_by_jax(function, network)
 
-    ask = SideBySide(network)
-
     def apply(x: Any, t: Any) -> Any:
-        return ops.cast(ask(x, t), "float32")
+        return ops.cast(network([x, t], training=False), "float32")
 
     if backend == "tensorflow":
         return _compiled_by_tensorflow(function, apply, specs)
@@ -139,11 +138,10 @@ def _compiled_by_tensorflow(
 
     signature = [tf.TensorSpec((None, *shape), dtype) for shape, dtype in specs]
 
-    @tf.function(input_signature=signature, autograph=False)
-    def run(*tensors: Any) -> Any:
+    def work(*tensors: Any) -> Any:
         return function(apply, *tensors)
 
-    return run
+    return tf.function(SideBySide(work), input_signature=signature, autograph=False)
 
 
 def _compiled_by_jax(function: Callable[..., Any], network: keras.Model) -> Callable[..., Any]:

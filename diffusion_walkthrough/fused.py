@@ -9,6 +9,7 @@ formula.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,89 @@ def scaled(x: Any, factor: Any) -> Any:
 
         return tf.math.multiply_no_nan(x, factor)
     return ops.where(factor == 0, ops.zeros_like(x), x * factor)
+
+
+def normalized(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
+    """Bring each group of channels of each image to mean 0 and variance 1, then scale and shift it.
+
+    On TensorFlow with a gradient that is written down, which takes fewer passes over the features.
+
+    Args:
+        x: float32 ``(batch, …, channels)``.
+        gamma: what each channel is multiplied by, float32 ``(channels,)``.
+        beta: what is added to it, float32 ``(channels,)``.
+        groups: how many groups; must divide the number of channels.
+        epsilon: is added to the variance.
+
+    Returns:
+        Same shape as ``x``.
+
+    Source: Wu and He 2018 (arXiv 1803.08494), Eqs. 1-3.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return _normalized(x, gamma, beta, groups, epsilon)[0]
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def with_gradient(x: Any, gamma: Any, beta: Any) -> tuple[Any, Callable[..., Any]]:
+        y, mean, root = _normalized(x, gamma, beta, groups, epsilon)
+
+        def gradient(upstream: Any) -> tuple[Any, Any, Any]:
+            return _gradient_of_normalized(upstream, x, gamma, mean, root)
+
+        return y, gradient
+
+    return with_gradient(x, gamma, beta)
+
+
+def _normalized(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tuple[Any, Any, Any]:
+    """The result, and of each group the mean and 1/√variance, ``(batch, groups, 1)``."""
+    grouped = (-1, groups, x.shape[-1] // groups)
+    gamma, beta = ops.reshape(gamma, grouped[1:]), ops.reshape(beta, grouped[1:])
+    of_channels = ops.mean(x, axis=_pixels(x)), ops.mean(ops.square(x), axis=_pixels(x))
+    mean, square = (_over_group(ops.reshape(values, grouped)) for values in of_channels)
+    root = ops.rsqrt(ops.maximum(square - ops.square(mean), 0.0) + epsilon)
+    scale = root * gamma  # (batch, groups, channels of a group)
+    return x * _for_pixels(scale, x) + _for_pixels(beta - mean * scale, x), mean, root
+
+
+def _gradient_of_normalized(
+    upstream: Any, x: Any, gamma: Any, mean: Any, root: Any
+) -> tuple[Any, Any, Any]:
+    """The gradients with respect to x, gamma and beta.
+
+    With x̂ = root · (x - mean) and g = gamma · upstream, the one of x is
+    root · (g - mean of g - x̂ · mean of x̂ g), the means taken over the group.
+    """
+    groups = mean.shape[1]
+    grouped = (-1, groups, x.shape[-1] // groups)
+    gamma = ops.reshape(gamma, grouped[1:])
+    of_beta = ops.reshape(ops.sum(upstream, axis=_pixels(x)), grouped)  # for each image
+    of_gamma = ops.reshape(ops.sum(upstream * x, axis=_pixels(x)), grouped)
+    of_gamma = root * (of_gamma - mean * of_beta)
+    share = gamma / math.prod(x.shape[1:-1])
+    slope = root * root * _over_group(share * of_gamma)
+    shift = mean * slope - root * _over_group(share * of_beta)
+    of_x = upstream * _for_pixels(root * gamma, x)
+    slope, shift = (ops.broadcast_to(v, ops.shape(of_beta)) for v in (slope, shift))
+    of_x = of_x - x * _for_pixels(slope, x) + _for_pixels(shift, x)
+    of_gamma, of_beta = (ops.reshape(ops.sum(v, axis=0), (-1,)) for v in (of_gamma, of_beta))
+    return of_x, of_gamma, of_beta
+
+
+def _pixels(x: Any) -> tuple[int, ...]:
+    """The axes between the batch and the channels."""
+    return tuple(range(1, len(x.shape) - 1))
+
+
+def _over_group(values: Any) -> Any:
+    """From ``(batch, groups, channels of a group)`` to their mean, ``(batch, groups, 1)``."""
+    return ops.mean(values, axis=-1, keepdims=True)
+
+
+def _for_pixels(values: Any, x: Any) -> Any:
+    """From ``(batch, groups, channels of a group)`` to what fits all pixels of the images."""
+    return ops.reshape(values, (-1, *(1 for _ in _pixels(x)), x.shape[-1]))
 
 
 def adam_step(

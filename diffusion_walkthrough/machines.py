@@ -212,7 +212,7 @@ class _Probe(keras.Model):
         embedding = keras.Input((embedding_width,))
         y = residual_block(x, embedding, new_width, groups, dropout)
         self.block = keras.Model([x, embedding], y)
-        self.ask = SideBySide(self.block)
+        self.ask = SideBySide(self._ask)
         self.built = True
 
     def call(self, index: Any, training: bool | None = None) -> Any:
@@ -221,6 +221,9 @@ class _Probe(keras.Model):
             ops.ones((ops.shape(index)[0], *shape[1:])) * 0.5 for shape in self.block.input_shape
         )
         return self.ask(x, embedding, training=bool(training))
+
+    def _ask(self, x: Any, embedding: Any, training: bool) -> Any:
+        return self.block([x, embedding], training=training)
 
     def compute_loss(
         self,

@@ -463,7 +463,7 @@ class DiffusionParameters(_Parameters):
             training=TrainingParameters(
                 learning_rate=6e-3,
                 warmup_steps=100,
-                decay_steps=960,
+                decay_steps=1080,
                 ema_momentum=None,
                 horizontal_flip=False,
             ),

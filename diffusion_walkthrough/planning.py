@@ -25,7 +25,7 @@ from diffusion_walkthrough.unet import Block, blocks, count_parameters
 PROGRAM_BYTES = 0.67 * GB
 CARD_PROGRAM_BYTES = 0.6 * GB
 #: The traced training step, for each variable that it changes, and what averaging it adds.
-STEP_BYTES_PER_VARIABLE = 2.9e6
+STEP_BYTES_PER_VARIABLE = 2.2e6
 AVERAGE_BYTES_PER_VARIABLE = 1.0e6
 #: How many times larger it is when a step goes in parts: it can change the weights, or wait.
 STEP_IN_PARTS = 1.5

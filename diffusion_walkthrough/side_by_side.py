@@ -61,54 +61,56 @@ def share_count() -> int:
 
 
 class SideBySide:
-    """A network that is asked about a batch by all cores, each about its share.
+    """Work on a batch that is done by all cores, each on its share.
 
-    The answers are those of ``network([x, t])``, but for rounding and for the numbers that dropout
-    draws. The network's answer about an image must not depend on the others in the batch.
+    The results are those of the work done in one piece, but for rounding and for numbers drawn on
+    the way, such as dropout's. What comes of an image must not depend on the others in the batch.
     """
 
-    def __init__(self, network: keras.Model) -> None:
-        """Remember the network, a model from ``[x_t, t]`` to a prediction."""
-        self.network = network
-        self._written_down: dict[bool, Callable[..., Any]] = {}
+    def __init__(self, work: Callable[..., Any]) -> None:
+        """Remember the work: a function from tensors, each ``(batch, …)``, to one more."""
+        self.work = work
+        self._written_down: dict[Any, Callable[..., Any]] = {}
 
-    def __call__(self, x: Any, t: Any, training: bool = False) -> Any:
-        """Ask about ``x``, ``(batch, …)``, at the steps ``t``, ``(batch,)``.
+    def __call__(self, *batch: Any, **options: Any) -> Any:
+        """Do it: ``work(*batch, **options)``.
 
-        Returns:
-            The network's prediction, ``(batch, …)``.
+        Args:
+            *batch: tensors, each ``(batch, …)``.
+            **options: plain values, the same for every share.
         """
         shares = share_count()
         if shares == 1:
-            return self.network([x, t], training=training)
+            return self.work(*batch, **options)
         import tensorflow as tf
 
-        if not tf.is_symbolic_tensor(x):  # done at once, a share after the other: nothing is gained
-            return self.network([x, t], training=training)
+        if not tf.is_symbolic_tensor(batch[0]):  # done at once, a share after the other
+            return self.work(*batch, **options)
         # All shares are of one length, which few batches are a multiple of: the last ones begin
         # early enough to be whole, and what they answer a second time is left out.
-        ask = self._ask(training)
-        n = tf.shape(x)[0]
+        work = self._divisible(options)
+        n = tf.shape(batch[0])[0]
         length = (n + shares - 1) // shares
-        answers = []
+        results = []
         for i in range(shares):
             start = tf.minimum(i * length, n - length)
-            answer = ask(x[start : start + length], t[start : start + length])
-            answers.append(answer[tf.minimum(i * length - start, length) :])
-        return tf.concat(answers, axis=0)
+            result = work(*(tensor[start : start + length] for tensor in batch))
+            results.append(result[tf.minimum(i * length - start, length) :])
+        return tf.concat(results, axis=0)
 
-    def _ask(self, training: bool) -> Callable[..., Any]:
-        """The network as a function that is written down once, however many shares there are."""
+    def _divisible(self, options: dict[str, Any]) -> Callable[..., Any]:
+        """The work as a function that is written down once, however many shares there are."""
         import tensorflow as tf
 
-        def ask(x: Any, t: Any) -> Any:
-            return self.network([x, t], training=training)
+        def work(*batch: Any) -> Any:
+            return self.work(*batch, **options)
 
         if tf.distribute.has_strategy():  # each replica has weights of its own
-            return ask
-        if training not in self._written_down:
-            self._written_down[training] = tf.function(ask, autograph=False, reduce_retracing=True)
-        return self._written_down[training]
+            return work
+        key = tuple(sorted(options.items()))
+        if key not in self._written_down:
+            self._written_down[key] = tf.function(work, autograph=False, reduce_retracing=True)
+        return self._written_down[key]
 
 
 def _on_cores() -> bool:

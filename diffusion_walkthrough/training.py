@@ -251,7 +251,7 @@ class DiffusionModel(keras.Model):
         # the same loss, and looking at held-out images does not change the training.
         self.evaluation_generator = ReplicaSeedGenerator(seed)
         self._evaluation_start = ops.convert_to_numpy(self.evaluation_generator.state.value)
-        self.ask = SideBySide(self.network)
+        self.ask = SideBySide(self._ask)
         self._denoiser: list[CompiledNetwork] = []  # in a list, so that Keras saves nothing of it
         self.step_notes = StepNotes()
         self.build((None, *parameters.unet.image_shape))
@@ -279,8 +279,11 @@ class DiffusionModel(keras.Model):
         noise = keras.random.normal(ops.shape(images), seed=seed)
         t = keras.random.randint(ops.shape(images)[:1], 0, len(self.schedule), seed=seed)
         x_t = q_sample(self.schedule, images, t, noise)
-        answer = self.ask(x_t, t, bool(training))
+        answer = self.ask(x_t, t, training=bool(training))
         return ops.cast(answer, "float32"), images, x_t, t, noise
+
+    def _ask(self, x_t: Any, t: Any, training: bool) -> Any:
+        return self.network([x_t, t], training=training)
 
     def compute_loss(
         self,

@@ -17,8 +17,8 @@ NAME = PACKAGE.name
 # A module imports only from floors below its own ...
 FLOORS = [
     {"__init__"},
-    {"parameters", "safe_pickle", "noise_schedule", "data", "gaussian_mixture"},
-    {"forward_diffusion", "unet", "replicas", "side_by_side", "precision", "fused"},
+    {"parameters", "safe_pickle", "noise_schedule", "data", "gaussian_mixture", "fused"},
+    {"forward_diffusion", "unet", "replicas", "side_by_side", "precision"},
     {"loss", "backward_sampling", "resuming", "operations", "guarding", "compiled"},
     {"training", "machines", "planning"},
     {

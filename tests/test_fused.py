@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from diffusion_walkthrough.fused import normals, scaled, squared_norm
+from diffusion_walkthrough.fused import normalized, normals, scaled, squared_norm
 from diffusion_walkthrough.training import AveragingAdam
 
 
@@ -78,3 +78,54 @@ def test_many_draws_in_one_call_are_those_of_as_many_calls():
         found = ops.convert_to_numpy(normals(count, (2, 5), many))
         np.testing.assert_array_equal(found, np.stack([ops.convert_to_numpy(z) for z in expected]))
     np.testing.assert_array_equal(*(ops.convert_to_numpy(g.state.value) for g in (one, many)))
+
+
+# --- group normalization ------------------------------------------------------------------------
+
+
+def np_normalized(x, gamma, beta, groups):
+    """In float64, each group by itself."""
+    grouped = x.astype("float64").reshape(len(x), -1, groups, x.shape[-1] // groups)
+    mean, variance = (f(grouped, axis=(1, 3), keepdims=True) for f in (np.mean, np.var))
+    return ((grouped - mean) / np.sqrt(variance + 1e-3)).reshape(x.shape) * gamma + beta
+
+
+def features(groups):
+    rng = np.random.default_rng(groups)
+    x = 1.5 + rng.standard_normal((2, 3, 2, 6)) * np.arange(1, 7)
+    return x, rng.uniform(0.5, 2, 6), rng.standard_normal(6)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_groups_are_normalized_each_by_itself(groups):
+    x, gamma, beta = features(groups)
+    tensors = (ops.convert_to_tensor(v.astype("float32")) for v in (x, gamma, beta))
+    found = ops.convert_to_numpy(normalized(*tensors, groups, 1e-3))
+    np.testing.assert_allclose(found, np_normalized(x, gamma, beta, groups), atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's is written down")
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_the_gradient_of_normalization_is_that_of_finite_differences(groups):
+    import tensorflow as tf
+
+    point = features(groups)
+    weights = np.random.default_rng(9).standard_normal(point[0].shape)
+
+    def weighed(x, gamma, beta):
+        return np.sum(weights * np_normalized(x, gamma, beta, groups))
+
+    tensors = [tf.constant(v, "float32") for v in point]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        loss = tf.reduce_sum(tf.constant(weights, "float32") * normalized(*tensors, groups, 1e-3))
+    for which, found in enumerate(tape.gradient(loss, tensors)):
+        expected = np.empty(point[which].shape)
+        for at in np.ndindex(expected.shape):
+            step = np.zeros_like(point[which])
+            step[at] = 1e-5
+            there, back = ([v + sign * step if i == which else v for i, v in enumerate(point)]
+                           for sign in (1, -1))  # fmt: skip
+            expected[at] = (weighed(*there) - weighed(*back)) / 2e-5
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())

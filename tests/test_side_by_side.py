@@ -31,6 +31,10 @@ def network():
     return network
 
 
+def side_by_side_with(network):
+    return SideBySide(lambda x, t, training=False: network([x, t], training=training))
+
+
 def question(batch: int):
     rng = np.random.default_rng(batch)
     x = rng.standard_normal((batch, *TINY.unet.image_shape)).astype("float32")
@@ -43,7 +47,7 @@ def test_each_image_gets_its_own_answer_whatever_the_batch(network, monkeypatch,
     import tensorflow as tf
 
     monkeypatch.setattr(side_by_side, "share_count", lambda: shares)
-    ask = tf.function(SideBySide(network), reduce_retracing=True, autograph=False)
+    ask = tf.function(side_by_side_with(network), reduce_retracing=True, autograph=False)
     for batch in (1, 2, 3, 5, 8):
         x, t = question(batch)
         found = ops.convert_to_numpy(ask(x, t))
@@ -60,7 +64,7 @@ def test_the_gradient_is_that_of_the_whole_batch(network, monkeypatch, batch):
 
     monkeypatch.setattr(side_by_side, "share_count", lambda: 2)
     weights = [v.value for v in network.trainable_variables]
-    ask = SideBySide(network)
+    ask = side_by_side_with(network)
     x, t = question(batch)
 
     @tf.function(autograph=False)  # which would read the source of what is called anew
@@ -90,7 +94,7 @@ def test_each_share_has_dropout_of_its_own(monkeypatch):
             for w in network.weights
         ]
     )
-    ask = tf.function(SideBySide(network), autograph=False)
+    ask = tf.function(side_by_side_with(network), autograph=False)
     x, t = question(1)
     x, t = np.repeat(x, 4, axis=0), np.repeat(t, 4)
     first, second = np.split(ask(x, t, training=True).numpy(), 2)
@@ -114,7 +118,7 @@ def test_the_network_is_written_down_once_for_all_shares(network, monkeypatch):
     monkeypatch.setattr(type(network), "call", counted)
     shapes = (None, *TINY.unet.image_shape), (None,)
     specs = [tf.TensorSpec(*spec) for spec in zip(shapes, ("float32", "int32"), strict=True)]
-    ask = tf.function(SideBySide(network), input_signature=specs, autograph=False)
+    ask = tf.function(side_by_side_with(network), input_signature=specs, autograph=False)
     for batch in (4, 7):
         ask(*question(batch))
     assert len(traces) == 1
@@ -122,7 +126,7 @@ def test_the_network_is_written_down_once_for_all_shares(network, monkeypatch):
 
 def test_what_is_not_written_down_is_asked_in_one_piece(network):
     x, t = question(3)
-    found = ops.convert_to_numpy(SideBySide(network)(x, t))
+    found = ops.convert_to_numpy(side_by_side_with(network)(x, t))
     np.testing.assert_array_equal(found, ops.convert_to_numpy(network([x, t])))
 
 

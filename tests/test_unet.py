@@ -129,7 +129,7 @@ class NumpyNetwork:
 
     def __init__(self, network):
         self.convs = self._weights(network, keras.layers.Conv2D)
-        self.denses = self._weights(network, keras.layers.Dense)
+        self.denses = self._weights(network, unet.Dense)
         self.norms = self._weights(network, unet.GroupNormalization)
 
     @staticmethod

@@ -245,12 +245,12 @@ MUTANTS = (
         "large_variance_for_few_steps",
         "the large variance in the preset of a short chain",
         "parameters",
-        "                decay_steps=960,\n"
+        "                decay_steps=1080,\n"
         "                ema_momentum=None,\n"
         "                horizontal_flip=False,\n"
         "            ),\n"
         '            variance="fixed_small",',
-        "                decay_steps=960,\n"
+        "                decay_steps=1080,\n"
         "                ema_momentum=None,\n"
         "                horizontal_flip=False,\n"
         "            ),\n"
@@ -272,8 +272,8 @@ MUTANTS = (
         "shares_that_overlap",
         "cores that divide a batch answer some images twice, and all answers are handed on",
         "side_by_side",
-        "answers.append(answer[tf.minimum(i * length - start, length) :])",
-        "answers.append(answer)",
+        "results.append(result[tf.minimum(i * length - start, length) :])",
+        "results.append(result)",
         ("test_side_by_side.py",),
         crashes=True,
     ),
@@ -284,6 +284,14 @@ MUTANTS = (
         "start = tf.minimum(i * length, n - length)",
         "start = 0 * i",
         ("test_side_by_side.py",),
+    ),
+    Mutant(
+        "statistics_held_constant",
+        "a gradient of normalization written by hand, as if mean and variance did not depend on x",
+        "fused",
+        "of_x = of_x - x * _for_pixels(slope, x) + _for_pixels(shift, x)",
+        "of_x = of_x + 0 * shift[0, 0, 0]",
+        ("test_fused.py",),
     ),
     Mutant(
         "loss_scaling_forgotten",

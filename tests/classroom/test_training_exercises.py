@@ -13,7 +13,7 @@ def hidden(x_start, alpha_bar, noise):
     return np.sqrt(kept) * x_start + np.sqrt(1 - kept) * noise
 
 
-def fall(step, begin=100, end=960, turns=np.pi):
+def fall(step, begin=100, end=1080, turns=np.pi):
     share = np.clip((step - begin) / (end - begin), 0, 1)
     return 0.5 * (1 + np.cos(turns * share))
 

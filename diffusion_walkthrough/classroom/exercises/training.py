@@ -112,8 +112,8 @@ solution_start_share = 0.999**500
 
 
 def check_learning_rate(attempt: Callable[..., Any]) -> Verdict:
-    """Mark a function ``(step)``: up to 0.006 in 100 steps, then half a cosine to 0 at 960."""
-    steps = np.array([0, 25, 50, 100, 315, 530, 745, 960])
+    """Mark a function ``(step)``: up to 0.006 in 100 steps, then half a cosine to 0 at 1080."""
+    steps = np.array([0, 25, 50, 100, 345, 590, 835, 1080])
     answer = [call(attempt, int(step)) for step in steps]
     for value in answer:
         verdict = value if isinstance(value, Verdict) else unanswered(value)
@@ -126,23 +126,23 @@ def check_learning_rate(attempt: Callable[..., Any]) -> Verdict:
         return np.where(steps < 100, 1.0, 0.5 * (1 + np.cos(frequency * share)))
 
     hints = [
-        (0.006 * fall(100, 960), "The warm-up is missing: the first 100 steps should rise evenly "
+        (0.006 * fall(100, 1080), "The warm-up is missing: the first 100 steps should rise evenly "
          "from 0, while Adam still learns how large gradients are."),
-        (0.006 * rise * fall(0, 960), "The fall begins before the rise is over: measure its "
-         "progress from step 100 on, (step − 100) / (960 − 100)."),
-        (0.006 * rise * fall(100, 960, 2 * np.pi), "That is a whole cosine: it comes back up. "
+        (0.006 * rise * fall(0, 1080), "The fall begins before the rise is over: measure its "
+         "progress from step 100 on, (step − 100) / (1080 − 100)."),
+        (0.006 * rise * fall(100, 1080, 2 * np.pi), "That is a whole cosine: it comes back up. "
          "Half of one, cos(π · progress), ends at the bottom."),
         (0.006 * rise * np.where(steps < 100, 1, 1 - np.clip((steps - 100) / 860, 0, 1)),
          "That falls along a straight line. Half a cosine is (1 + cos(π · progress)) / 2."),
         (0.006 * rise, "It stays at the top. From step 100 on it should fall."),
     ]  # fmt: skip
     right = "Careful at first, bold in the middle, settling at the end."
-    return mark(answer, 0.006 * rise * fall(100, 960), hints, right)
+    return mark(answer, 0.006 * rise * fall(100, 1080), hints, right)
 
 
 def solution_learning_rate(step: int) -> float:
     """An even rise, then half a cosine."""
     if step < 100:
         return 0.006 * step / 100
-    progress = (step - 100) / (960 - 100)
+    progress = (step - 100) / (1080 - 100)
     return 0.006 * (1 + np.cos(np.pi * progress)) / 2
