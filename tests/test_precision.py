@@ -197,12 +197,13 @@ def test_a_step_of_the_published_optimizer_is_that_of_float32(precision):
     for name in ("float32", precision):
         model = randomized(in_precision(name, ema_momentum=0.5, gradient_clip=0.1))
         model.compile()
-        history = model.fit(digits(32), epochs=1, batch_size=32, verbose=0)
+        # In order: shuffled, each image would get other noise in each precision.
+        history = model.fit(digits(32), batch_size=32, shuffle=False, verbose=0)
         norms[name] = history.history["gradient_norm"][0]
         after[name] = np.concatenate([np.ravel(w) for w in model.network.get_weights()])
         optimizer = bare_optimizer(model.optimizer)
         momenta[name] = np.concatenate([np.ravel(numpy(m.value)) for m in optimizer._momentums])
-    tolerance = 0.01 if precision == "mixed_float16" else 0.05
+    tolerance = 0.003 if precision == "mixed_float16" else 0.02
     assert norms[precision] == pytest.approx(norms["float32"], rel=tolerance)
     before = np.concatenate(
         [np.ravel(w) for w in randomized(in_precision("float32")).network.get_weights()]
