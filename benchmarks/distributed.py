@@ -6,7 +6,7 @@ one process (``MirroredStrategy`` on two logical processors); two processes that
 over the network, here on loopback (``MultiWorkerMirroredStrategy``). Two devices can at best take
 half the time of one. One device with two cores is what the same cores do without any of it.
 
-    python benchmarks/distributed.py                    # the digits, about four minutes
+    python benchmarks/distributed.py                    # the digits, about six minutes
     python benchmarks/distributed.py --size mnist --batch-size 128
 """
 

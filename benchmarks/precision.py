@@ -5,7 +5,7 @@ digits in each precision; float32 from several seeds, which tells how much a los
 A loss in 16 bits is within that noise if it lies in float32's 95 % prediction interval (Student's
 t): where one more seed of float32 would lie. Finished runs are kept, and only missing ones run.
 
-    python benchmarks/precision.py          # 15 minutes and more on two cores; writes the figure
+    python benchmarks/precision.py          # about 15 minutes on two cores; writes the figure
     python benchmarks/precision.py --steps 120 --results trial.json
 """
 
@@ -100,6 +100,8 @@ def figure(runs: list[dict[str, Any]], path: Path) -> None:
     panel.set(
         xlabel="step", ylabel="loss", yscale="log", title="The same training in 32 and 16 bits"
     )
+    panel.yaxis.set_major_formatter("{x:.2g}")
+    panel.yaxis.set_minor_formatter("{x:.2g}")
     panel.grid(alpha=0.3, which="both")
     panel.legend()
     fig.savefig(path, dpi=110)
@@ -113,8 +115,8 @@ def add_missing(path: Path, wanted: list[tuple[str, int]], steps: int) -> list[d
     for precision, seed in wanted:
         if (precision, seed, steps) not in found:
             found[precision, seed, steps] = train(precision, seed, steps)
-            text = json.dumps(list(found.values()), indent=1)
-            write_file_atomically(path, text.encode())
+            lines = ",\n".join(json.dumps(run) for run in found.values())
+            write_file_atomically(path, f"[\n{lines}\n]\n".encode())
     return [found[precision, seed, steps] for precision, seed in wanted]
 
 

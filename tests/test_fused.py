@@ -124,8 +124,8 @@ def test_the_gradient_of_normalization_is_that_of_finite_differences(groups):
         for at in np.ndindex(expected.shape):
             step = np.zeros_like(point[which])
             step[at] = 1e-5
-            there, back = ([v + sign * step if i == which else v for i, v in enumerate(point)]
-                           for sign in (1, -1))  # fmt: skip
+            there, back = list(point), list(point)
+            there[which], back[which] = point[which] + step, point[which] - step
             expected[at] = (weighed(*there) - weighed(*back)) / 2e-5
         assert np.abs(expected).max() > 0.1
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
