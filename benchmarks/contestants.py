@@ -37,11 +37,16 @@ def images(size: str, n: int) -> Any:
     return np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
 
 
-def ours_training(size: str, batch: int) -> Work:
+def ours_training(size: str, batch: int, bfloat16: bool) -> Work:
     """``DiffusionModel.fit``, as the notebooks call it: n steps are an epoch of n batches."""
+    import dataclasses
+
     from diffusion_walkthrough.training import DiffusionModel
 
-    model = DiffusionModel(parameters(size), seed=0)
+    preset = parameters(size)
+    precision = "mixed_bfloat16" if bfloat16 else "float32"
+    training = dataclasses.replace(preset.training, precision=precision)
+    model = DiffusionModel(dataclasses.replace(preset, training=training), seed=0)
     model.compile()
 
     def work(n: int) -> None:
@@ -79,8 +84,11 @@ def their_network(size: str) -> Any:
     return UNet2DModel(**networks.configuration(parameters(size).unet))
 
 
-def their_training(size: str, batch: int, compiled: bool) -> Work:
-    """A training loop as diffusers' examples write it, with Adam, clipping and EMAModel."""
+def their_training(size: str, batch: int, compiled: bool, bfloat16: bool) -> Work:
+    """A training loop as diffusers' examples write it, with Adam, clipping and EMAModel.
+
+    In bfloat16 by PyTorch's autocast, which is what diffusers' examples use.
+    """
     import torch
     from diffusers import DDPMScheduler
     from diffusers.training_utils import EMAModel
@@ -97,7 +105,8 @@ def their_training(size: str, batch: int, compiled: bool) -> Work:
         for x in data.split(batch):
             noise = torch.randn_like(x)
             t = torch.randint(0, preset.schedule.timesteps, (batch,))
-            answer = predict(scheduler.add_noise(x, noise, t), t).sample
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                answer = predict(scheduler.add_noise(x, noise, t), t).sample.float()
             torch.nn.functional.mse_loss(answer, noise).backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), preset.training.gradient_clip)
             optimizer.step()
@@ -141,9 +150,10 @@ def contestant(name: str, task: str, size: str, batch: int) -> Work:
 
         side_by_side.MOST_SHARES = 1
     if task == "train":
+        bfloat16 = "bfloat16" in name
         if name.startswith("ours"):
-            return ours_training(size, batch)
-        return their_training(size, batch, compiled="compiled" in name)
+            return ours_training(size, batch, bfloat16)
+        return their_training(size, batch, "compiled" in name, bfloat16)
     steps = int(task.removeprefix("sample-"))
     if name.startswith("ours"):
         return ours_sampling(size, batch, steps)

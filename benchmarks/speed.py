@@ -1,6 +1,6 @@
 """How fast are training and sampling, beside diffusers on PyTorch with the same network?
 
-python benchmarks/speed.py [--tasks digits mnist cifar10 sample-50 sample-1000] [--rounds 5]
+python benchmarks/speed.py [--tasks digits mnist cifar10 sample-50 …] [--rounds 5]
 
 Each contestant is a process of its own. All are made ready first; then they work in turns, one
 after the other in each round, so that a slow moment of the machine meets all of them, and the
@@ -42,7 +42,14 @@ class Task(NamedTuple):
     rivals: tuple[str, ...]
 
 
-TRAINING = ("ours, operations divided", "diffusers", "diffusers compiled")
+TRAINING = (
+    "ours, operations divided",
+    "diffusers",
+    "diffusers compiled",
+    "ours in bfloat16",
+    "diffusers in bfloat16",
+    "diffusers compiled, in bfloat16",
+)
 SAMPLING = ("ours, operations divided", "diffusers", "diffusers compiled", "diffusers pipeline")
 TASKS = {
     "digits": Task("train", "digits", 128, 24, TRAINING),
@@ -50,6 +57,8 @@ TASKS = {
     "cifar10": Task("train", "cifar10", 16, 2, TRAINING),
     "sample-50": Task("sample-50", "digits", 64, 2, SAMPLING),
     "sample-1000": Task("sample-1000", "digits", 64, 1, SAMPLING),
+    "sample-50-mnist": Task("sample-50", "mnist", 16, 1, SAMPLING),
+    "sample-50-cifar10": Task("sample-50", "cifar10", 4, 1, SAMPLING),
 }
 
 

@@ -6,8 +6,9 @@ Each recipe trains from scratch on scikit-learn's 1,500 training digits, for 60 
 that runs while the model is built, compiled and trained, and stands still while images are drawn
 and marked. After 5, 10, 20, 40 and 60 seconds, or at the end of the step that runs by then, 297
 images are drawn and compared with the 297 held-out digits: precision and recall of Kynkäänniemi et
-al. 2019 with k = 3, as in chapter 06. The mark to reach is that of real digits: 297 training digits
-in place of the drawn ones.
+al. 2019 with k = 3, as in chapter 06. A single drawing tells recall within 0.03 only, so the last
+look takes the mean over eight, or over as many as a minute allows. The mark to reach is that of
+real digits: 297 training digits in place of the drawn ones.
 
 "ours" is ``DiffusionParameters.digits()`` and ``DiffusionModel.fit``; the others are the published
 recipes of ``recipes_keras.py`` and ``recipes_torch.py``, each on the platform it was published for
@@ -41,6 +42,8 @@ FIGURE = FOLDER / "time_to_quality.png"
 
 SECONDS = (5, 10, 20, 40, 60)
 K = 3
+#: The last look draws this often, but begins no drawing after so many seconds.
+DRAWINGS, SECONDS_TO_DRAW = 8, 60
 #: Of the marks that real digits reach, what the model should reach after the last look.
 WANTED = 0.9
 
@@ -173,6 +176,15 @@ def quality(images: np.ndarray, held_out: np.ndarray) -> list[float]:
     return [round(value, 4) for value in precision_recall(held_out, images, k=K)]
 
 
+def repeated_quality(recipe: Recipe, seed: int, held_out: np.ndarray) -> tuple[list[float], int]:
+    """The mean over several drawings, and how many there were."""
+    begin, marks = time.perf_counter(), list[list[float]]()
+    while len(marks) < DRAWINGS and (not marks or time.perf_counter() - begin < SECONDS_TO_DRAW):
+        drawn = recipe.draw(len(held_out), seed + 1000 * len(marks))
+        marks.append(quality(drawn, held_out))
+    return [round(value, 4) for value in np.mean(marks, axis=0).tolist()], len(marks)
+
+
 def run(name: str, seed: int, looks: tuple[float, ...] = SECONDS) -> dict[str, Any]:
     """Train one recipe from scratch; returns what was measured, ready for JSON."""
     training, _ = load_images("digits", split="train")
@@ -180,7 +192,10 @@ def run(name: str, seed: int, looks: tuple[float, ...] = SECONDS) -> dict[str, A
     result: dict[str, Any] = {"recipe": name, "seed": seed, "looks": []}
 
     def look(clock: Clock) -> None:
-        marks = quality(recipe.draw(len(held_out), seed), held_out)
+        if clock.waiting:
+            marks = quality(recipe.draw(len(held_out), seed), held_out)
+        else:
+            marks, result["drawings"] = repeated_quality(recipe, seed, held_out)
         result["looks"].append([round(clock.seconds, 2), clock.steps, *marks])
         if not clock.waiting and recipe.averaged:
             drawn = recipe.draw(len(held_out), seed, averaged=False)

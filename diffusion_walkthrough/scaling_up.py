@@ -65,12 +65,12 @@ MISTAKES = (
     ),
     Mistake(
         "images left in 0 … 255",
-        "features tens of times too large, scores of attention thousands of times",
+        "features hundreds of times too large, scores of attention a hundred thousand times",
         "map them to [-1, 1]; DiffusionModel.fit refuses all others",
     ),
     Mistake(
         "attention without normalization and without 1/√C",
-        "scores beyond 65,504, the end of float16: infinity, then NaN, in the first forward pass; "
+        "with mistake 3, scores beyond 65,504: infinity, then NaN, in the first forward pass; "
         "in float32, one pixel takes all the attention",
         "normalize first, divide by √C before the product, softmax in float32",
     ),

@@ -160,7 +160,7 @@ def attention_weights(queries: Any, keys: Any) -> Any:
     Source: Vaswani et al. 2017 (arXiv 1706.03762), Eq. 1.
     """
     queries = queries * (1 / math.sqrt(queries.shape[-1]))  # before the product, which could grow
-    scores = ops.matmul(queries, ops.transpose(keys, (0, 2, 1)))
+    scores = ops.einsum("bic,bjc->bij", queries, keys)
     return ops.softmax(ops.cast(scores, "float32"), axis=-1)
 
 

@@ -55,6 +55,32 @@ def test_the_keras_recipe_marks_its_guess_and_draws():
     assert np.abs(drawn).max() <= 1
 
 
+class Drawer:
+    """Draws something else for each seed."""
+
+    def __init__(self):
+        self.seeds = []
+
+    def draw(self, n, seed, averaged=True):
+        self.seeds.append(seed)
+        return np.random.default_rng(seed).uniform(-1, 1, (n, 8, 8, 1))
+
+
+def test_the_last_look_is_the_mean_of_several_drawings():
+    recipe, held_out = Drawer(), some_digits(60)
+    marks, count = ttq.repeated_quality(recipe, 5, held_out)
+    each = [ttq.quality(Drawer().draw(60, seed), held_out) for seed in recipe.seeds]
+    assert count == len(set(recipe.seeds)) == ttq.DRAWINGS
+    assert np.std(each, axis=0).min() > 0
+    np.testing.assert_allclose(marks, np.mean(each, axis=0), atol=1e-4)
+
+
+def test_slow_drawings_end_the_last_look(monkeypatch):
+    monkeypatch.setattr(ttq, "SECONDS_TO_DRAW", 0)
+    recipe = Drawer()
+    assert ttq.repeated_quality(recipe, 5, some_digits(20))[1] == len(recipe.seeds) == 1
+
+
 @pytest.mark.parametrize("name", ttq.FOR_TORCH)
 def test_a_torch_recipe_trains_and_draws(name):
     pytest.importorskip("torch", reason="PyTorch is not installed here")

@@ -176,6 +176,14 @@ def test_a_step_on_a_named_machine_takes_its_operations_at_the_assumed_speed_and
         assert arithmetic < planned.seconds_per_step < 2 * arithmetic
 
 
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_sixteen_bits_save_memory_but_no_time_where_a_processor_has_no_units_for_them(precision):
+    full = plan(CIFAR10, device="i7-10700")
+    half = plan(CIFAR10, precision=precision, device="i7-10700")
+    assert half.memory.total < full.memory.total
+    assert 4 < half.seconds_per_step / full.seconds_per_step < 6
+
+
 def test_the_attempts_processor_takes_an_afternoon_for_the_papers_epoch():
     """Eight days for 58.9 times the operations were 3.3 hours for these, unoptimized."""
     hours = plan(CIFAR10, device="i7-10700").seconds_per_epoch / 3600

@@ -28,10 +28,12 @@ def test_the_slider_shows_the_images_of_its_epoch():
 
 def test_the_strip_has_a_row_for_each_epoch_in_order():
     history = {e: np.full((16, 8, 8, 1), v, "float32") for e, v in ((0, -1.0), (10, 1.0))}
-    strip = training.progress_strip(history, [0, 10])
-    assert strip.shape == (2 * 50 + 2, 8 * 50 + 2, 3)
-    assert strip[10, 10, 0] == 0
-    assert strip[60, 10, 0] == 255
+    first, second = training.progress_strip(history, [0, 10]).axes
+    assert (first.get_ylabel(), second.get_ylabel()) == ("0 epochs", "10 epochs")
+    for axis, colour in ((first, 0), (second, 255)):
+        picture = axis.images[0].get_array()
+        assert picture.shape == (50 + 2, 8 * 50 + 2, 3)
+        assert picture[10, 10, 0] == colour
 
 
 def test_curves_carry_the_data_they_were_given():
@@ -73,6 +75,8 @@ def test_the_logs_stand_in_three_panels_with_the_limit_of_the_norm():
         np.testing.assert_array_equal(axis.lines[0].get_ydata(), values)
     assert [axis.get_title() for axis in axes] == ["loss", "learning rate", "gradient norm"]
     assert list(axes[2].lines[1].get_ydata()) == [1.5, 1.5]
+    low, high = axes[2].get_ylim()
+    assert low < 0.25 < 3 < high < 10
 
 
 @pytest.mark.parametrize("t", [0, 50, 99])

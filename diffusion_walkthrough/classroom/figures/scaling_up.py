@@ -65,6 +65,11 @@ def epoch_at_side(
     axes.set_xticks(SIDES, [str(s) for s in SIDES])
     axes.set_xlabel("side of the images in pixels")
     axes.set_ylabel("operations an epoch")
+    per_hour = 3600 * speed
+    hours = axes.secondary_yaxis(
+        "right", functions=(lambda n: n / per_hour, lambda h: h * per_hour)
+    )
+    hours.set_ylabel("hours at this speed")
     caption = (
         f"side {side}: {cost:.2e} operations an epoch, {duration(cost / speed)} at "
         f"{speed:.1e} operations a second"
@@ -186,8 +191,9 @@ def gradients(exact: Array, in_float16: Array, loss_scale: float) -> Figure:
     axis.hist(loss_scale * sizes, bins, color=plots.BLUE, alpha=0.7, label=words)
     axis.set_xscale("log")
     axis.set_xlabel("size of the gradient")
-    axis.set_ylabel("weights")
-    axis.set_title(f"float16 without scaling turns {np.mean(in_float16 == 0):.0%} of them into 0")
+    axis.set_ylabel("number of weights")
+    zeros = f"{np.mean(in_float16 == 0):.0%}"
+    axis.set_title(f"float16 without scaling returns 0 for {zeros} of the weights")
     axis.legend(loc="upper left")
     return figure
 

@@ -25,10 +25,10 @@ def learned_curve(
         alpha_bar: ᾱ at the step that is shown.
     """
     figure, axes = plots.new_figure(height=2.8)
-    for (steps, guess), style in zip(guesses.items(), (":", "--", "-."), strict=False):
+    for (steps, guess), style in zip(guesses.items(), (":", "--", "-"), strict=False):
         axes.plot(x, np.ravel(guess), style, label=f"network after {steps} steps")
     exact = ONE_DIMENSIONAL_WORLD.expected_noise(x, alpha_bar)
-    axes.plot(x, exact, color=plots.GREY, label="exact answer")
+    axes.plot(x, exact, color="#cccccc", linewidth=7, zorder=1, label="exact answer")
     axes.set_xlabel("noisy value x_t")
     axes.set_ylabel("guess of the noise")
     axes.legend(frameon=False)
@@ -73,10 +73,17 @@ def drawn(epochs: int, images: NDArray[np.float32]) -> tuple[NDArray, str]:
     return plots.tile(images, columns=8, scale=8), caption
 
 
-def progress_strip(history: Mapping[int, NDArray[np.float32]], epochs: Sequence[int]) -> NDArray:
-    """Stack one row of eight images for each of these numbers of epochs, the earliest on top."""
-    rows = np.concatenate([history[e][:8] for e in epochs])
-    return plots.tile(rows, columns=8, scale=6)
+def progress_strip(history: Mapping[int, NDArray[np.float32]], epochs: Sequence[int]) -> Figure:
+    """Draw one row of eight images for each of these numbers of epochs, the earliest on top."""
+    figure, axes = plots.new_figure(rows=len(epochs), height=0.78 * len(epochs), squeeze=False)
+    for axis, after in zip(axes[:, 0], epochs, strict=True):
+        axis.imshow(plots.tile(history[after][:8], columns=8), interpolation="nearest")
+        axis.set_ylabel(f"{after} epochs", rotation=0, ha="right", va="center")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+    return figure
 
 
 def training_logs(history: Mapping[str, Sequence[float]], clip: float) -> Figure:
@@ -93,7 +100,11 @@ def training_logs(history: Mapping[str, Sequence[float]], clip: float) -> Figure
         axis.plot(np.arange(1, len(values) + 1), values)
         axis.set_title(title)
         axis.set_xlabel("epoch")
+    for axis in axes[:2]:
         axis.set_ylim(0, None)
+    axes[2].set_yscale("log")
+    axes[2].set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
+    axes[2].minorticks_off()
     axes[2].axhline(clip, linestyle="--", color=plots.ORANGE, label="clipped above")
     axes[2].legend(frameon=False)
     return figure
@@ -112,6 +123,7 @@ def averages(weights: NDArray[np.float64], momenta: Mapping[str, ArrayLike]) -> 
     for (name, momentum), style in zip(momenta.items(), ("--", "-", ":"), strict=False):
         axes.plot(moving_average(weights, momentum), style, label=f"average, momentum {name}")
     axes.set_xlabel("training step")
+    axes.set_ylabel("value of the weight")
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.16))
     return figure
 
