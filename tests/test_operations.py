@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -109,10 +110,21 @@ def tensorflow_operations(function, *specs):
     # The tree nests one type below the other, each with the sum of those below.
     names = list(counts)
     below = [counts[name] for name in names[1:]] + [0]
-    return {name: counts[name] - less for name, less in zip(names, below, strict=True)}
+    own = {name: counts[name] - less for name, less in zip(names, below, strict=True)}
+    einsums = [op for op in graph.get_operations() if op.type == "Einsum"]
+    return {**own, "Einsum": sum(map(einsum_operations, einsums))}
 
 
-PRODUCTS = ("Conv2D", "MatMul", "BatchMatMulV2")
+def einsum_operations(operation):
+    """What the profiler does not know: a multiply-add for every choice of all indices."""
+    indices = operation.get_attr("equation").decode().partition("->")[0].split(",")
+    sizes = {}
+    for letters, tensor in zip(indices, operation.inputs, strict=True):
+        sizes.update(zip(letters, tensor.shape, strict=True))
+    return 2 * math.prod(sizes.values())
+
+
+PRODUCTS = ("Conv2D", "MatMul", "BatchMatMulV2", "Einsum")
 
 
 def traced_specs(parameters):
