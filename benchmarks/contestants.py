@@ -87,7 +87,7 @@ def their_network(size: str) -> Any:
 def their_training(size: str, batch: int, compiled: bool, bfloat16: bool) -> Work:
     """A training loop as diffusers' examples write it, with Adam, clipping and EMAModel.
 
-    In bfloat16 by PyTorch's autocast, which is what diffusers' examples use.
+    In bfloat16 by PyTorch's autocast.
     """
     import torch
     from diffusers import DDPMScheduler

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import description
+from results import read_results, write_results
 
 from diffusion_walkthrough.data import load_images
-from diffusion_walkthrough.parameters import DiffusionParameters, write_file_atomically
+from diffusion_walkthrough.parameters import DiffusionParameters
 
 RESULTS = Path(__file__).resolve().with_name("precision.json")
 COLOURS = {"float32": "tab:blue", "mixed_bfloat16": "tab:orange", "mixed_float16": "tab:green"}
@@ -110,13 +110,11 @@ def figure(runs: list[dict[str, Any]], path: Path) -> None:
 
 def add_missing(path: Path, wanted: list[tuple[str, int]], steps: int) -> list[dict[str, Any]]:
     """Train what the file of results lacks, keep it there, and return the wanted runs."""
-    kept = json.loads(path.read_text("utf-8")) if path.is_file() else []
-    found = {(run["precision"], run["seed"], run["steps"]): run for run in kept}
+    found = {(run["precision"], run["seed"], run["steps"]): run for run in read_results(path)}
     for precision, seed in wanted:
         if (precision, seed, steps) not in found:
             found[precision, seed, steps] = train(precision, seed, steps)
-            lines = ",\n".join(json.dumps(run) for run in found.values())
-            write_file_atomically(path, f"[\n{lines}\n]\n".encode())
+            write_results(path, found.values())
     return [found[precision, seed, steps] for precision, seed in wanted]
 
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import multiprocessing
 import statistics
 import time
@@ -31,10 +30,10 @@ from typing import Any, Protocol
 
 import machine
 import numpy as np
+from results import read_results, write_results
 
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.evaluation import precision_recall
-from diffusion_walkthrough.parameters import write_file_atomically
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "time_to_quality.json"
@@ -230,11 +229,6 @@ def real_digits(repeats: int = 50) -> list[float]:
 # ---------------------------------------------------------------------------------------------
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """What has been measured so far."""
-    return json.loads(path.read_text("utf-8")) if path.is_file() else []
-
-
 def add_missing(path: Path, names: list[str], seeds: list[int]) -> list[dict[str, Any]]:
     """Run what is not in the file yet, each run in a process of its own; returns all there is."""
     results = read_results(path)
@@ -249,12 +243,6 @@ def add_missing(path: Path, names: list[str], seeds: list[int]) -> list[dict[str
                 results.append(pool.apply(run, (name, seed)))
             write_results(path, results)
     return results
-
-
-def write_results(path: Path, results: list[dict[str, Any]]) -> None:
-    """Keep the results, one line for each run."""
-    lines = ",\n".join(json.dumps(result) for result in results)
-    write_file_atomically(path, f"[\n{lines}\n]\n".encode())
 
 
 def marks_at(results: list[dict[str, Any]], look: int, which: int) -> tuple[float, float, float]:

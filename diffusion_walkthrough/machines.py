@@ -62,7 +62,8 @@ class Machine:
 def _processor(name: str, peak: float, memory: float, bandwidth: float, note: str) -> Machine:
     """A processor without 16-bit units, which converts half precision back and forth.
 
-    That takes five times as long, as measured with float16 on a processor held to AVX2.
+    That takes five times as long, as measured with float16 on a processor held to AVX2; bfloat16
+    is taken to be no better.
     """
     peaks = {"float32": peak, **dict.fromkeys(("mixed_bfloat16", "mixed_float16"), peak / 5)}
     return Machine(name, 0.75 * memory, peaks, 0.5, bandwidth, note=note)

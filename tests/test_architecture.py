@@ -124,8 +124,8 @@ def test_the_walk_sees_the_imports():
 
 
 def test_every_module_has_a_floor():
-    for path in trees():
-        floor_of(room(dotted(path)))
+    floors = {floor_of(room(dotted(path))) for path in trees()}
+    assert floors == set(range(len(FLOORS)))
 
 
 def test_modules_import_only_from_the_floors_below():
