@@ -10,6 +10,7 @@ the input with its peak memory in bytes. A piece of work is a training step of t
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -29,6 +30,7 @@ def parameters(size: str) -> Any:
     return getattr(DiffusionParameters, size)()
 
 
+@functools.lru_cache(maxsize=1)
 def images(size: str, n: int) -> Any:
     """Noise in the shape and range of images: how long a step takes does not depend on them."""
     import numpy as np
@@ -37,20 +39,29 @@ def images(size: str, n: int) -> Any:
     return np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
 
 
-def ours_training(size: str, batch: int, bfloat16: bool) -> Work:
-    """``DiffusionModel.fit``, as the notebooks call it: n steps are an epoch of n batches."""
+def precision_of(name: str) -> str:
+    """The precision that a contestant's name ends in; float32 if it names none."""
+    return next((p for p in ("bfloat16", "float16") if name.endswith(p)), "float32")
+
+
+def ours_training(size: str, batch: int, precision: str, photographs: Any = None) -> Work:
+    """``DiffusionModel.fit``, as the notebooks call it: n steps are an epoch of n batches.
+
+    Of ``photographs``, where there are any, else of noise. The work returns the epoch's loss.
+    """
     import dataclasses
 
     from diffusion_walkthrough.training import DiffusionModel
 
     preset = parameters(size)
-    precision = "mixed_bfloat16" if bfloat16 else "float32"
-    training = dataclasses.replace(preset.training, precision=precision)
+    policy = precision if precision == "float32" else f"mixed_{precision}"
+    training = dataclasses.replace(preset.training, precision=policy)
     model = DiffusionModel(dataclasses.replace(preset, training=training), seed=0)
     model.compile()
 
-    def work(n: int) -> None:
-        model.fit(images(size, n * batch), batch_size=batch, epochs=1, verbose=0)
+    def work(n: int) -> float:
+        data = images(size, n * batch) if photographs is None else photographs[: n * batch]
+        return model.fit(data, batch_size=batch, epochs=1, verbose=0).history["loss"][0]
 
     return work
 
@@ -84,37 +95,57 @@ def their_network(size: str) -> Any:
     return UNet2DModel(**networks.configuration(parameters(size).unet))
 
 
-def their_training(size: str, batch: int, compiled: bool, bfloat16: bool) -> Work:
+class TheirTraining:
     """A training loop as diffusers' examples write it, with Adam, clipping and EMAModel.
 
-    In bfloat16 by PyTorch's autocast.
+    On the GPU, if PyTorch has one. In 16 bits by PyTorch's autocast, in float16 with its scaler.
     """
-    import torch
-    from diffusers import DDPMScheduler
-    from diffusers.training_utils import EMAModel
 
-    preset = parameters(size)
-    network = their_network(size).train()
-    scheduler = DDPMScheduler(num_train_timesteps=preset.schedule.timesteps)
-    optimizer = torch.optim.Adam(network.parameters(), lr=preset.training.learning_rate)
-    average = EMAModel(network.parameters()) if preset.training.ema_momentum else None
-    predict = torch.compile(network) if compiled else network
+    def __init__(self, size: str, batch: int, compiled: bool, precision: str) -> None:
+        """Build the network and everything around it."""
+        import torch
+        from diffusers import DDPMScheduler
+        from diffusers.training_utils import EMAModel
 
-    def work(n: int) -> None:
-        data = torch.from_numpy(images(size, n * batch)).permute(0, 3, 1, 2).contiguous()
-        for x in data.split(batch):
-            noise = torch.randn_like(x)
-            t = torch.randint(0, preset.schedule.timesteps, (batch,))
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                answer = predict(scheduler.add_noise(x, noise, t), t).sample.float()
-            torch.nn.functional.mse_loss(answer, noise).backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), preset.training.gradient_clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            if average:
-                average.step(network.parameters())
+        self.size, self.batch, self.preset = size, batch, parameters(size)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.network = their_network(size).train().to(self.device)
+        self.weights = list(self.network.parameters())
+        self.predict = torch.compile(self.network) if compiled else self.network
+        self.scheduler = DDPMScheduler(num_train_timesteps=self.preset.schedule.timesteps)
+        self.optimizer = torch.optim.Adam(self.weights, lr=self.preset.training.learning_rate)
+        self.average = EMAModel(self.weights) if self.preset.training.ema_momentum else None
+        self.scaler = torch.amp.GradScaler(self.device, enabled=precision == "float16")
+        self.autocast = torch.autocast(
+            self.device, getattr(torch, precision), enabled=precision != "float32"
+        )
 
-    return work
+    def __call__(self, n: int) -> None:
+        """Train n steps, to the end of the last."""
+        import torch
+
+        data = torch.from_numpy(images(self.size, n * self.batch)).permute(0, 3, 1, 2).contiguous()
+        for x in data.split(self.batch):
+            self.step(x.to(self.device))
+        if self.device == "cuda":
+            torch.cuda.synchronize()  # the GPU has only been asked to begin
+
+    def step(self, x: Any) -> None:
+        """One step: noise, forward, backward, clip, optimizer, average."""
+        import torch
+
+        noise = torch.randn_like(x)
+        t = torch.randint(0, self.preset.schedule.timesteps, (self.batch,), device=self.device)
+        with self.autocast:
+            answer = self.predict(self.scheduler.add_noise(x, noise, t), t).sample.float()
+        self.scaler.scale(torch.nn.functional.mse_loss(answer, noise)).backward()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.weights, self.preset.training.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.average:
+            self.average.step(self.weights)
 
 
 def their_sampling(size: str, batch: int, steps: int, pipeline: bool, compiled: bool) -> Work:
@@ -150,10 +181,9 @@ def contestant(name: str, task: str, size: str, batch: int) -> Work:
 
         side_by_side.MOST_SHARES = 1
     if task == "train":
-        bfloat16 = "bfloat16" in name
         if name.startswith("ours"):
-            return ours_training(size, batch, bfloat16)
-        return their_training(size, batch, "compiled" in name, bfloat16)
+            return ours_training(size, batch, precision_of(name))
+        return TheirTraining(size, batch, "compiled" in name, precision_of(name))
     steps = int(task.removeprefix("sample-"))
     if name.startswith("ours"):
         return ours_sampling(size, batch, steps)

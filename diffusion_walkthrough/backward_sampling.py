@@ -70,8 +70,8 @@ def fixed_variance(schedule: NoiseSchedule, variance: str) -> tuple[np.ndarray, 
         return schedule.betas, np.log(np.append(first, schedule.betas[1:]))
     raise ValueError(
         f"variance = {variance!r} must be one of ('fixed_small', 'fixed_large'), or 'learned' where"
-        " a network predicts it: choose 'fixed_small' for few steps or small images, 'fixed_large' "
-        "to repeat the paper on CIFAR-10."
+        " a network predicts it: choose 'fixed_small' for few steps, 'fixed_large' for the "
+        "digits, or to repeat the paper on CIFAR-10."
     )
 
 

@@ -120,10 +120,10 @@ MACHINES = {
         ),
         _card(
             "H200",
-            (67 * TERA, 989 * TERA, 989 * TERA),
+            (495 * TERA, 989 * TERA, 989 * TERA),
             141 * GB,
             4800 * GB,
-            "141 GB; float32 without TF32, which many libraries turn on",
+            "141 GB; float32 as TF32, which libraries use for convolutions",
         ),
     )
 }

@@ -467,7 +467,7 @@ class DiffusionParameters(_Parameters):
                 ema_momentum=None,
                 horizontal_flip=False,
             ),
-            variance="fixed_small",
+            variance="fixed_large",
             pixel_levels=17,
         )
 

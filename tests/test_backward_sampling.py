@@ -23,7 +23,7 @@ from diffusion_walkthrough.backward_sampling import (
 )
 from diffusion_walkthrough.checkpoints import load_model
 from diffusion_walkthrough.data import load_images
-from diffusion_walkthrough.evaluation import nearest_distance
+from diffusion_walkthrough.evaluation import precision_recall
 from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.gaussian_mixture import GaussianMixture
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
@@ -492,15 +492,40 @@ def test_an_unknown_prediction_is_refused_before_any_work():
         p_sample_loop(never, FEW, (2, 2), prediction="epsilon")
 
 
-def test_the_digits_of_a_short_chain_are_better_with_the_variance_of_its_preset():
-    """With a network, the large variance is too much noise for few steps (a published mistake)."""
+def test_the_variance_of_the_digits_draws_well_and_leaves_little_out():
+    """Both marks nearly those of real digits; with the other variance it leaves more of them out.
+
+    Of 1,000 digits the marks are 0.93 to 0.95 and 0.93 to 0.96 in three drawings, and the other
+    variance has 0.02 to 0.04 less recall.
+    """
     model, (real, _) = load_model("digits"), load_images("digits")
+    best = precision_recall(real, load_images("digits", split="test")[0], k=3)
+    marks = {}
+    for variance in ("fixed_small", "fixed_large"):
+        drawn = [model.sample(500, seed=seed, variance=variance) for seed in (1, 2)]
+        marks[variance] = np.divide(precision_recall(real, np.concatenate(drawn), k=3), best)
     preset = DiffusionParameters.digits().variance
-    distance = {
-        variance: nearest_distance(model.sample(128, seed=0, variance=variance), real).mean()
-        for variance in ("fixed_small", "fixed_large")
-    }
-    assert min(distance, key=distance.get) == preset
+    assert min(marks[preset]) > 0.88
+    assert max(marks, key=lambda variance: marks[variance][1]) == preset
+
+
+def test_few_steps_are_too_few_for_the_large_variance():
+    """A published mistake: in ten steps of a network it puts noise where no digit is."""
+    model, (real, _) = load_model("digits"), load_images("digits")
+    levels = np.arange(9, 100, 10, dtype="int32")
+    alpha_bars = np.append(1.0, model.schedule.alphas_cumprod[levels])
+    few = NoiseSchedule(1 - alpha_bars[1:] / alpha_bars[:-1])
+
+    def denoise(x_t, t):
+        return model.denoise(x_t, ops.take(levels, t))
+
+    small, large = (
+        precision_recall(
+            real, numpy(p_sample_loop(denoise, few, (200, 8, 8, 1), seed=5, variance=v))
+        )[0]
+        for v in ("fixed_small", "fixed_large")
+    )
+    assert small > large + 0.1
 
 
 # A learned variance -----------------------------------------------------------------------------

