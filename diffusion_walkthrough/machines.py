@@ -19,7 +19,7 @@ from keras import ops
 
 from diffusion_walkthrough.operations import block_multiply_adds
 from diffusion_walkthrough.precision import dtype_policy
-from diffusion_walkthrough.side_by_side import MOST_SHARES, SideBySide, keep_operations_on_one_core
+from diffusion_walkthrough.side_by_side import SideBySide, keep_operations_on_one_core, share_count
 from diffusion_walkthrough.unet import Block, residual_block
 
 keep_operations_on_one_core()
@@ -31,6 +31,8 @@ TERA = 10**12
 #: How much is asked of a machine to see how fast it is.
 PROBE_OPERATIONS = 1e10
 PROBE_STEPS = 12
+#: After so many seconds no further step is begun: without units for it, float16 takes hundreds.
+PROBE_SECONDS = 3.0
 MOST_PROBE_IMAGES = 1024
 
 
@@ -256,10 +258,27 @@ class StepTimes(keras.callbacks.Callback):
     def median(self, parts: int = 1) -> float:
         """The usual seconds from one step to the next, without the first, which compiles.
 
+        The second is left out too where there are more: it still has things to get ready.
+
         Args:
             parts: in how many parts a step goes through its batch: Keras counts each as a step.
         """
-        return float(np.median(np.diff(self.clock[parts - 1 :: parts][1:])))
+        seconds = np.diff(self.clock[parts - 1 :: parts])
+        return float(np.median(seconds[1:] if len(seconds) > 1 else seconds))
+
+
+class _Patience(keras.callbacks.Callback):
+    """Ends a probe after ``PROBE_SECONDS``, but not before its second step."""
+
+    def __init__(self, times: StepTimes) -> None:
+        super().__init__()
+        self.times = times
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look how long it has taken since the first step, which compiled."""
+        clock = self.times.clock
+        if len(clock) > 1 and clock[-1] - clock[0] > PROBE_SECONDS:
+            self.model.stop_training = True
 
 
 @functools.lru_cache(maxsize=64)
@@ -268,17 +287,18 @@ def measured_speed(
 ) -> float:
     """Measure how many operations a second this machine does in training one residual block.
 
-    Takes about a second, most of it to compile; asked again, it remembers.
+    Takes about a second, most of it to compile, or two steps where a step takes longer; asked
+    again, it remembers.
     """
     operations = 6 * block_multiply_adds(block, embedding_width)  # for one image, there and back
     images = int(np.clip(PROBE_OPERATIONS / operations, 1, MOST_PROBE_IMAGES))
-    images += -images % MOST_SHARES  # the shares of the cores are equal, as in large batches
+    images += -images % share_count()  # the shares of the cores are equal, as in large batches
     with dtype_policy(precision):
         probe = _Probe(block, embedding_width, groups, dropout)
     probe.compile("sgd", **_compile_options())
     times = StepTimes()
     index = np.zeros((images * PROBE_STEPS, 1), dtype="float32")
-    probe.fit(index, batch_size=images, verbose=0, callbacks=[times])
+    probe.fit(index, batch_size=images, verbose=0, callbacks=[times, _Patience(times)])
     return images * operations / times.median()
 
 

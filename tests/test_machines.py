@@ -163,6 +163,22 @@ def test_this_machine_is_measured_once_and_remembered(monkeypatch):
     assert measured_speed(block, 32, 4, 0.1, "float32") == speed
 
 
+def test_a_precision_that_takes_hundreds_of_times_as_long_is_measured_in_two_steps(monkeypatch):
+    made = []
+
+    class Times(machines.StepTimes):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr(machines, "StepTimes", Times)
+    monkeypatch.setattr(machines, "PROBE_OPERATIONS", 1e7)
+    monkeypatch.setattr(machines, "PROBE_SECONDS", 0.0)
+    block = Block("down 8", "residual", 8, 16, 8)
+    assert 1e6 < measured_speed(block, 32, 4, 0.0, "float32") < 1e15
+    assert [len(times.clock) for times in made] == [2]
+
+
 def test_memory_is_what_a_training_may_use_of_it():
     assert MACHINES["T4"].memory < 16 * GB
     assert MACHINES["i5-5300U"].memory < 8 * GB

@@ -167,7 +167,8 @@ def test_as_attempted_rows_are_lost_exactly_where_a_score_leaves_float16():
     assert attention.scores.dtype == np.float16
     largest = attention.exact_scores.max(axis=-1)
     lost = np.isnan(attention.weights).any(axis=-1)
-    assert (lost == np.isnan(attention.weights).all(axis=-1)).all()  # whole rows, nothing between
+    # NaN stands in the whole row, or, where a processor has units for float16, for the ∞ only.
+    assert (lost == np.isposinf(attention.scores).any(axis=-1)).all()
     assert lost[largest > 1.01 * FLOAT16_MAX].all()
     assert not lost[largest < 0.99 * FLOAT16_MAX].any()  # scores of −∞ do no harm
     assert (attention.exact_scores[~lost] < -1.01 * FLOAT16_MAX).any()
