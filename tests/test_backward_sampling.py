@@ -492,6 +492,7 @@ def test_an_unknown_prediction_is_refused_before_any_work():
         p_sample_loop(never, FEW, (2, 2), prediction="epsilon")
 
 
+@pytest.mark.slow
 def test_the_variance_of_the_digits_draws_well_and_leaves_little_out():
     """Both marks nearly those of real digits; with the other variance it leaves more of them out.
 
