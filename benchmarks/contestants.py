@@ -44,6 +44,11 @@ def precision_of(name: str) -> str:
     return next((p for p in ("bfloat16", "float16") if name.endswith(p)), "float32")
 
 
+def policy_of(precision: str) -> str:
+    """What ``TrainingParameters`` call a precision."""
+    return precision if precision == "float32" else f"mixed_{precision}"
+
+
 def ours_training(size: str, batch: int, precision: str, photographs: Any = None) -> Work:
     """``DiffusionModel.fit``, as the notebooks call it: n steps are an epoch of n batches.
 
@@ -54,8 +59,7 @@ def ours_training(size: str, batch: int, precision: str, photographs: Any = None
     from diffusion_walkthrough.training import DiffusionModel
 
     preset = parameters(size)
-    policy = precision if precision == "float32" else f"mixed_{precision}"
-    training = dataclasses.replace(preset.training, precision=policy)
+    training = dataclasses.replace(preset.training, precision=policy_of(precision))
     model = DiffusionModel(dataclasses.replace(preset, training=training), seed=0)
     model.compile()
 

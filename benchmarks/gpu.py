@@ -6,7 +6,10 @@ in a process of its own, which has the GPU to itself, so one after the other.
 
     KERAS_BACKEND=jax python benchmarks/gpu.py             # or torch, or tensorflow
     KERAS_BACKEND=jax python benchmarks/gpu.py --images cifar10      # and an epoch of real images
-    python benchmarks/gpu.py --batch 4 --steps 2 --rounds 3 --only ours      # a trial without a GPU
+
+A trial without a GPU, where float16 can take minutes a step:
+
+    python benchmarks/gpu.py --batch 2 --steps 1 --rounds 2 --only "ours in bfloat16"
 
 Each step is timed on noise, on which its time does not depend; with ``--images`` ours also trains
 one epoch on them, in each precision from the same seed, and its mean loss shows how they compare.
@@ -119,8 +122,7 @@ def cells_of(name: str, batch: int, found: dict) -> list[str]:
     if known is None or not name.startswith("ours"):
         cells.append("")
     else:
-        precision = contestants.precision_of(name)
-        policy = precision if precision == "float32" else f"mixed_{precision}"
+        policy = contestants.policy_of(contestants.precision_of(name))
         planned = plan(DiffusionParameters.cifar10(), batch, policy, known)
         on_card = planned.memory.total - planned.memory.program  # without the driver's share
         cells.append(f"{1e3 * planned.seconds_per_step:.0f} ms, {on_card / 1e9:.2f} GB")
