@@ -12,12 +12,13 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	if $$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
 	then echo $$p; break; fi; done)
 
-UNIT_TESTS := tests --ignore=tests/browser --ignore=tests/parity --ignore=tests/distributed
+UNIT_TESTS := tests --ignore=tests/browser --ignore=tests/parity
 # Tests marked slow train for long, and what they show does not depend on backend or versions.
 QUICK_TESTS := $(UNIT_TESTS) -m 'not slow'
-# Two workers, each with whole files and whole notebooks: a notebook's cells share one kernel.
+# Two workers, each with whole files and whole notebooks (a notebook's cells share one kernel), in
+# the order of tests/conftest.py: the slowest first.
 WORKERS ?= 2
-IN_PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile
+IN_PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 NOTEBOOKS := --nbval --nbval-cell-timeout=600
 
 # TensorFlow's own start-up lines are not the course's.
@@ -41,6 +42,7 @@ check: $(STAMP) ## format, lint, types, spelling, links, and the rules for noteb
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/codespell $$(git ls-files)
 	$(BIN)/python tools/links.py
 	$(BIN)/python tools/notebooks.py check
@@ -50,16 +52,18 @@ notebooks: $(STAMP) ## format the notebooks and run those whose code has changed
 	$(BIN)/ruff format notebooks
 	$(BIN)/python tools/notebooks.py execute $(if $(FORCE),--force)
 
+# Only what computes with tensors (tests/conftest.py marks it), on JAX and PyTorch at the same time.
+TENSOR_TESTS := .venv-backends/bin/pytest -q $(UNIT_TESTS) -m 'tensors and not slow'
 # Many tests compile the same little network: once is enough.
 JAX_CACHE := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.venv-backends/jax-cache \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
 .PHONY: backends
-# PyTorch's threads wait for each other at full speed: with two workers, one each.
-backends: export OMP_NUM_THREADS ?= 1
-backends: .venv-backends/.installed ## unit tests on JAX and on PyTorch (downloads both)
-	KERAS_BACKEND=jax $(JAX_CACHE) .venv-backends/bin/pytest $(IN_PARALLEL) $(QUICK_TESTS)
-	KERAS_BACKEND=torch .venv-backends/bin/pytest $(IN_PARALLEL) $(QUICK_TESTS)
+backends: .venv-backends/.installed ## tests with tensors on JAX and on PyTorch (downloads both)
+	@echo "PyTorch writes to .venv-backends/torch.log meanwhile."
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(TENSOR_TESTS) >.venv-backends/torch.log 2>&1 & torch=$$!; \
+	jax=0; KERAS_BACKEND=jax $(JAX_CACHE) $(TENSOR_TESTS) || jax=1; \
+	wait $$torch || { cat .venv-backends/torch.log; exit 1; }; tail -n 1 .venv-backends/torch.log; exit $$jax
 
 .PHONY: lowest
 lowest: .venv-lowest/.installed ## unit tests with the oldest versions that pyproject.toml allows (Python 3.11)
@@ -71,20 +75,16 @@ parity: ## compare with independent implementations (downloads PyTorch and diffu
 	then $(MAKE) .venv-parity/.installed && .venv-parity/bin/pytest tests/parity; \
 	else echo "tests/parity holds no tests yet: nothing to compare."; fi
 
-.PHONY: distributed
-distributed: .venv-backends/.installed ## two devices, two processes: tf.distribute, and Keras's own on JAX
-	.venv-backends/bin/pytest tests/distributed
-
 .PHONY: bench
 bench: .venv-parity/.installed ## how fast, beside diffusers (see benchmarks/README.md)
 	.venv-parity/bin/python benchmarks/speed.py
 
 .PHONY: mutants
-mutants: $(STAMP) ## put each published mistake into the package and see the tests fail
-	$(BIN)/python tools/mutants.py --workers $(WORKERS)
+mutants: $(STAMP) ## put each published mistake into the package, see a test fail (CHANGED=1: where code has changed)
+	$(BIN)/python tools/mutants.py --workers $(WORKERS) $(if $(CHANGED),--changed)
 
 .PHONY: browser
-browser: $(STAMP) ## open every notebook in Chromium, run it, move its sliders
+browser: $(STAMP) ## open every notebook in Chromium, move its sliders
 	$(BIN)/pytest tests/browser
 
 .PHONY: lock

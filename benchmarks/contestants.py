@@ -181,9 +181,9 @@ def their_sampling(size: str, batch: int, steps: int, pipeline: bool, compiled: 
 def contestant(name: str, task: str, size: str, batch: int) -> Work:
     """Build what is to be timed; a task is "train", or "sample-50" for walks of 50 steps."""
     if name == "ours, operations divided":  # as TensorFlow does it, not the batch
-        from diffusion_walkthrough import side_by_side
+        from diffusion_walkthrough.engine import cores
 
-        side_by_side.MOST_SHARES = 1
+        cores.MOST_SHARES = 1
     if task == "train":
         if name.startswith("ours"):
             return ours_training(size, batch, precision_of(name))

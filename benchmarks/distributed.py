@@ -1,21 +1,18 @@
 """What a second device is worth: the time of a training step on one and on two, same batch.
 
-Each case trains in processes of its own, with a core and a thread for each device (on Linux; where
-a process cannot be kept to a core, TensorFlow uses others too): one device alone; two of them in
-one process (``MirroredStrategy`` on two logical processors); two processes that find each other
-over the network, here on loopback (``MultiWorkerMirroredStrategy``). Two devices can at best take
-half the time of one. One device with two cores is what the same cores do without any of it.
+Each case trains in a process of its own, with a core and a thread for each device (on Linux; where
+a process cannot be kept to a core, TensorFlow uses others too): one device alone; and two of them
+(``MirroredStrategy`` on two logical processors), which can at best take half the time of one. One
+device with two cores is what the same cores do without any of it.
 
-    python benchmarks/distributed.py                    # the digits, about six minutes
+    python benchmarks/distributed.py                    # the digits, about four minutes
     python benchmarks/distributed.py --size mnist --batch-size 128
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,19 +23,14 @@ import numpy as np
 from machine import description
 
 #: The first is what the others are compared with.
-CASES = ("one device", "two devices", "two processes", "one device, two cores")
+CASES = ("one device", "two devices", "one device, two cores")
 
 
-def strategy_for(case: str, number: int, addresses: list[str]) -> Any:
+def strategy_for(case: str) -> Any:
     """Set devices, cores and threads as a case says; comes before TensorFlow is imported."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))[:2]
-        is_narrow = case in ("one device", "two processes")
-        os.sched_setaffinity(0, {cores[number % len(cores)]} if is_narrow else cores)
-    if case == "two processes":
-        task = {"type": "worker", "index": number}
-        config = {"cluster": {"worker": addresses}, "task": task}
-        os.environ["TF_CONFIG"] = json.dumps(config)
+        os.sched_setaffinity(0, cores[:1] if case == "one device" else cores)
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(2 if "two cores" in case else 1)
@@ -47,16 +39,14 @@ def strategy_for(case: str, number: int, addresses: list[str]) -> Any:
         logical = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(processor, logical)
         return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    if case == "two processes":
-        return tf.distribute.MultiWorkerMirroredStrategy()
     return tf.distribute.get_strategy()
 
 
 def measure(chosen: argparse.Namespace) -> float:
     """Train in this process; returns the median of the seconds a step."""
-    strategy = strategy_for(chosen.case, chosen.number, chosen.addresses)
-    from diffusion_walkthrough.machines import StepTimes
+    strategy = strategy_for(chosen.case)
     from diffusion_walkthrough.parameters import DiffusionParameters
+    from diffusion_walkthrough.planner.machines import StepTimes
     from diffusion_walkthrough.training import DiffusionModel
 
     parameters = getattr(DiffusionParameters, chosen.size)()
@@ -70,36 +60,18 @@ def measure(chosen: argparse.Namespace) -> float:
     return times.median(1)
 
 
-def free_addresses(count: int) -> list[str]:
-    """Find free ports of this machine."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
-    for s in sockets:
-        s.close()
-    return addresses
-
-
 def measured(case: str, chosen: argparse.Namespace) -> float:
-    """Measure a case in fresh processes; returns the seconds a step of the slower one."""
-    addresses = free_addresses(2 if case == "two processes" else 1)
-    command = [sys.executable, __file__, "--measure", case, *_options(chosen)]
-    running = [
-        subprocess.Popen(
-            [*command, "--number", str(number), "--addresses", *addresses],
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(len(addresses))
-    ]
-    found = []
-    for process in running:
-        output, errors = process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"{case} could not be measured:\n{errors[-2000:]}")
-        found.append(float(output.splitlines()[-1]))
-    return max(found)
+    """Measure a case in a fresh process; returns the seconds a step."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--measure", case, *_options(chosen)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{case} could not be measured:\n{done.stderr[-2000:]}")
+    return float(done.stdout.splitlines()[-1])
 
 
 def _options(chosen: argparse.Namespace) -> list[str]:
@@ -126,8 +98,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, help="of each round")
     parser.add_argument("--rounds", type=int, default=5, help="all cases in turn, so many times")
     parser.add_argument("--measure", dest="case", choices=CASES, help=argparse.SUPPRESS)
-    parser.add_argument("--number", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--addresses", nargs="*", default=[], help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -13,7 +13,7 @@ A trial without a GPU, where float16 can take minutes a step:
 
 Each step is timed on noise, on which its time does not depend; with ``--images`` ours also trains
 one epoch on them, in each precision from the same seed, and its mean loss shows how they compare.
-Shown beside the memory and the time is what ``scaling_up.plan`` makes of them for a card that it
+Shown beside the memory and the time is what ``planner.plan.plan`` makes of them for a card that it
 knows.
 """
 
@@ -30,9 +30,9 @@ import time
 import contestants
 from machine import description, peak_memory
 
-from diffusion_walkthrough.machines import MACHINES
 from diffusion_walkthrough.parameters import DiffusionParameters
-from diffusion_walkthrough.planning import plan
+from diffusion_walkthrough.planner.machines import MACHINES
+from diffusion_walkthrough.planner.plan import plan
 
 NAMES = (
     "ours",

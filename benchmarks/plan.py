@@ -84,7 +84,7 @@ RUNS = (
 
 def measure(path: Path, steps: int) -> dict[str, float]:
     """Train with the parameters of a file in this process: bytes at the most, seconds a step."""
-    from diffusion_walkthrough.machines import StepTimes
+    from diffusion_walkthrough.planner.machines import StepTimes
     from diffusion_walkthrough.training import DiffusionModel
 
     parameters = load_parameters(path)
@@ -116,7 +116,7 @@ def measured(run: Run) -> dict[str, float]:
 
 def row(run: Run) -> str:
     """A line of the table: predicted, measured, and how far off, for memory and time."""
-    from diffusion_walkthrough.scaling_up import plan
+    from diffusion_walkthrough.planner.plan import plan
 
     planned, found = plan(run.parameters), measured(run)
     memory = planned.memory.total

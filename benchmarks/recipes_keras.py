@@ -16,12 +16,12 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from diffusion_walkthrough.backward_sampling import p_sample_loop
-from diffusion_walkthrough.compiled import CompiledNetwork
+from diffusion_walkthrough.backward_sampling import Denoiser, p_sample_loop
+from diffusion_walkthrough.engine.drawing import CompiledNetwork
 from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import DiffusionParameters, ScheduleParameters
-from diffusion_walkthrough.training import AveragedWeights, DiffusionModel
+from diffusion_walkthrough.training import DiffusionModel
 from diffusion_walkthrough.unet import (
     conv,
     dense,
@@ -63,7 +63,8 @@ class KerasRecipe:
     @property
     def averaged(self) -> bool:
         """Whether the weights are averaged."""
-        return self.model.optimizer.use_ema
+        optimizer = self.model.optimizer
+        return optimizer.use_ema or getattr(optimizer, "momentum", None) is not None
 
     def train(self, images: np.ndarray, after_step: Callable[[int], bool]) -> None:
         """Train until ``after_step``, told the number of steps, says False, or as planned."""
@@ -71,13 +72,21 @@ class KerasRecipe:
 
     def draw(self, n: int, seed: int, averaged: bool = True) -> np.ndarray:
         """Draw images, float32 ``(n, 8, 8, 1)`` in [-1, 1]; training goes on as without it."""
-        averages = AveragedWeights()
-        averages.set_model(self.model)
+        own = self.model.get_weights()
         if averaged and self.averaged:
-            averages.show_average()
+            self._show_average()
         images = self.model.sample(n, seed=seed)
-        averages.show_own()
+        self.model.set_weights(own)
         return images
+
+    def _show_average(self) -> None:
+        """Put the averages into the model: those of our optimizer, or those of Keras's."""
+        weights, optimizer = self.model.trainable_variables, self.model.optimizer
+        if not hasattr(optimizer, "averages"):
+            optimizer.finalize_variable_values(weights)
+            return
+        for weight, average in zip(weights, optimizer.averages, strict=True):
+            weight.assign(ops.convert_to_numpy(average))
 
 
 def ours(seed: int) -> KerasRecipe:
@@ -113,7 +122,7 @@ class KerasExample(keras.Model):
         self.network = keras_example_network()
         self.schedule = NoiseSchedule.from_parameters(ScheduleParameters(timesteps=1000))
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self._denoiser: list[Any] = []
+        self.denoise = Denoiser(CompiledNetwork(self.network), self.schedule)
         self.build((None, SIDE, SIDE, 1))
 
     def build(self, input_shape: Any = None) -> None:
@@ -143,17 +152,8 @@ class KerasExample(keras.Model):
 
     def sample(self, n: int, seed: int) -> np.ndarray:
         """Algorithm 2 with clipped x_0, on evenly chosen levels."""
-        if not self._denoiser:
-            self._denoiser.append(CompiledNetwork(self.network))
-        levels = np.linspace(0, len(self.schedule) - 1, self.draw_steps).round().astype("int32")
-        signal = np.append(1.0, self.schedule.alphas_cumprod[levels])
-        schedule = NoiseSchedule(1 - signal[1:] / signal[:-1])
-
-        def denoise(x_t: Any, t: Any) -> Any:
-            return self._denoiser[0](x_t, ops.take(levels, t))
-
-        shape = (n, SIDE, SIDE, 1)
-        drawn = p_sample_loop(denoise, schedule, shape, seed=seed, variance="fixed_small")
+        shape, steps = (n, SIDE, SIDE, 1), self.draw_steps
+        drawn = p_sample_loop(self.denoise, self.schedule, shape, seed=seed, steps=steps)
         return ops.convert_to_numpy(drawn)
 
 

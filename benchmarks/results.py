@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from diffusion_walkthrough.parameters import write_file_atomically
+from diffusion_walkthrough.files.writing import write_whole
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -18,4 +18,4 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 def write_results(path: Path, results: Iterable[dict[str, Any]]) -> None:
     """Keep the results in place of the file's."""
     lines = ",\n".join(json.dumps(result) for result in results)
-    write_file_atomically(path, f"[\n{lines}\n]\n".encode())
+    write_whole(path, f"[\n{lines}\n]\n".encode())

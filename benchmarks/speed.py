@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 import machine
 
-from diffusion_walkthrough.operations import count_multiply_adds
 from diffusion_walkthrough.parameters import DiffusionParameters
+from diffusion_walkthrough.planner.counting import count_multiply_adds
 
 SCRIPT = Path(__file__).with_name("contestants.py")
 

@@ -7,12 +7,14 @@ one folder as it goes, and goes on where it stopped when the same line runs agai
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import io
 import math
 import os
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,12 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_walkthrough.checks import did_you_mean
 from diffusion_walkthrough.data import DATA_SET_NAMES, load_images, to_uint8
+from diffusion_walkthrough.files.writing import whole_file, write_whole
 from diffusion_walkthrough.parameters import (
     PRECISION_NAMES,
     DiffusionParameters,
     load_parameters,
-    write_file_atomically,
 )
 
 PRESETS = ("digits", "mnist", "cifar10", "celeba_hq_256")
@@ -45,13 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for an error, which is told in one line, or 130 after Ctrl-C.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that a terminal cannot show ends no run
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
+        _check_counts(options)
         options.command(options)
     except KeyboardInterrupt:
         print(f"\nInterrupted. {options.after_interruption}", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError) as error:
         if options.traceback:
             raise
         print("error:", " ".join(str(error).split()), file=sys.stderr)
@@ -67,7 +74,9 @@ def train(options: argparse.Namespace) -> None:
     import keras
 
     from diffusion_walkthrough.checkpoints import save_model
-    from diffusion_walkthrough.training import DiffusionModel, ResumeTraining, RunProgress
+    from diffusion_walkthrough.engine.callbacks import RunProgress
+    from diffusion_walkthrough.engine.resuming import ResumeTraining
+    from diffusion_walkthrough.training import DiffusionModel
 
     parameters = _parameters(options)
     images = _images(options, parameters, "train")
@@ -76,18 +85,22 @@ def train(options: argparse.Namespace) -> None:
     keras.utils.set_random_seed(options.seed)
     model = DiffusionModel(parameters, seed=options.seed)
     model.compile()
-    short = len(images) <= 20 * parameters.training.batch_size
+    steps = options.steps_per_epoch or math.ceil(len(images) / parameters.training.batch_size)
+    short = steps <= 20
     callbacks = [
-        ResumeTraining(folder / CHECKPOINTS, every_seconds=options.every_seconds),
+        ResumeTraining(folder / CHECKPOINTS),
         _history_file(folder / HISTORY),
         _pictures(model, folder, options.pictures_every),
         *([RunProgress()] if short and not options.quiet else []),
     ]
     verbose = 0 if options.quiet or short else 1
-    model.fit(images, epochs=options.epochs, verbose=verbose, callbacks=callbacks)
+    lengths = {"epochs": options.epochs, "steps_per_epoch": options.steps_per_epoch}
+    history = model.fit(images, verbose=verbose, callbacks=callbacks, **lengths)
     save_model(model, folder / MODEL, overwrite=True)
-    losses = model.history.history["loss"]
-    print(f"{len(losses)} epochs, loss {losses[-1]:.4f}. The model is in {folder / MODEL}")
+    epochs, loss = len(history.epoch), history.history["loss"][-1]
+    print(f"{epochs} epochs, loss {loss:.4f}. The model is in {folder / MODEL}")
+    if history.params is None:  # nobody has trained
+        print(f"This run had ended already. {_how_to_go_on(parameters, epochs)}")
 
 
 def sample(options: argparse.Namespace) -> None:
@@ -142,7 +155,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """Say what a training run needs, before it begins."""
-    from diffusion_walkthrough.planning import plan as plan_run
+    from diffusion_walkthrough.planner.plan import plan as plan_run
 
     print(plan_run(_parameters(options), device=options.device, images=options.images))
 
@@ -150,12 +163,37 @@ def plan(options: argparse.Namespace) -> None:
 # What they share ------------------------------------------------------------------------------
 
 
+def _check_counts(options: argparse.Namespace) -> None:
+    """Refuse numbers of things below 1."""
+    for name in ("epochs", "steps_per_epoch", "pictures_every", "n", "images"):
+        number = getattr(options, name, None)
+        if number is not None and number < 1:
+            word = "-n" if name == "n" else "--" + name.replace("_", "-")
+            raise ValueError(f"{word} {number} must be at least 1.")
+
+
+def _how_to_go_on(parameters: DiffusionParameters, epochs: int) -> str:
+    """What to do with a run that has ended."""
+    if parameters.training.decay_steps is None:
+        return f"For a longer one, add --epochs with more than {epochs}."
+    return (
+        "Its learning rate falls to 0 over decay_steps: a longer one needs a file of parameters "
+        "with more decay_steps, and another --folder."
+    )
+
+
 def _parameters(options: argparse.Namespace) -> DiffusionParameters:
     """A preset or a file, with what the command line changes of it."""
     if options.parameters in PRESETS:
         parameters = getattr(DiffusionParameters, options.parameters)()
-    else:
+    elif Path(options.parameters).suffix:
         parameters = load_parameters(options.parameters)
+    else:
+        guess = did_you_mean(options.parameters, PRESETS, "Or is it a .json file?")
+        raise ValueError(
+            f"--parameters {options.parameters} is none of {', '.join(PRESETS)}, and a file of "
+            f"parameters ends in .json or .pkl. {guess}"
+        )
     wanted = {"batch_size": options.batch_size, "precision": options.precision}
     changes = {name: value for name, value in wanted.items() if value is not None}
     training = dataclasses.replace(parameters.training, **changes)
@@ -201,25 +239,21 @@ def _write_grid(path: Path, images: np.ndarray) -> None:
     columns = math.ceil(math.sqrt(len(images)))
     scale = max(1, 48 // images.shape[1])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_file_atomically(path, to_png(tile(images, columns=columns, scale=scale)))
+    write_whole(path, to_png(tile(images, columns=columns, scale=scale)))
 
 
 def _write_npz(path: Path, shape: tuple[int, ...], batches: Iterator[np.ndarray]) -> None:
     """Write ``images``, uint8, batch after batch; the file appears when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    try:
-        with (
-            zipfile.ZipFile(temporary, "w") as archive,
-            archive.open("images.npy", "w", force_zip64=True) as member,
-        ):
-            np.lib.format.write_array_header_1_0(member, header)
-            for batch in batches:
-                member.write(to_uint8(batch).tobytes())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        whole_file(path) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+        archive.open("images.npy", "w", force_zip64=True) as member,
+    ):
+        np.lib.format.write_array_header_1_0(member, header)
+        for batch in batches:
+            member.write(to_uint8(batch).tobytes())
 
 
 def _history_file(path: Path) -> Any:
@@ -234,20 +268,32 @@ def _history_file(path: Path) -> Any:
                 rows.append([finished + 1, *(past.history[name][i] for name in logs)])
             text = io.StringIO()
             csv.writer(text).writerows([*rows, [epoch + 1, *logs.values()]])
-            write_file_atomically(path, text.getvalue().encode())
+            with _going_on_without():
+                write_whole(path, text.getvalue().encode())
 
     return HistoryFile()
+
+
+@contextlib.contextmanager
+def _going_on_without() -> Iterator[None]:
+    """Warn of a file that could not be written on the way: the next time may go better."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"{error} Training goes on without that.", stacklevel=3)
 
 
 def _pictures(model: Any, folder: Path, every: int) -> Any:
     """A callback that draws a few images now and then, and saves the model that drew them."""
     from diffusion_walkthrough.checkpoints import save_model
-    from diffusion_walkthrough.training import SampleHistory
+    from diffusion_walkthrough.engine.callbacks import SampleHistory
 
     def show(epochs: int, images: np.ndarray) -> None:
-        _write_grid(folder / PICTURES / f"epoch-{epochs:06d}.png", images)
+        with _going_on_without():
+            _write_grid(folder / PICTURES / f"epoch-{epochs:06d}.png", images)
         if epochs:
-            save_model(model, folder / MODEL, overwrite=True)
+            with _going_on_without():
+                save_model(model, folder / MODEL, overwrite=True)
 
     return SampleHistory(every=every, show=show)
 
@@ -255,9 +301,9 @@ def _pictures(model: Any, folder: Path, every: int) -> Any:
 def _print_bits_per_dim(model: Any, images: np.ndarray, options: argparse.Namespace) -> None:
     from diffusion_walkthrough.loss import bits_per_dim
 
-    rules = {**model.backward_options, "levels": model.diffusion_parameters.pixel_levels}
-    size = {"batch_size": options.batch_size, "progress": not options.quiet}
-    bound = bits_per_dim(model.denoise, model.schedule, images, seed=options.seed, **size, **rules)
+    how = {"batch_size": options.batch_size, "progress": not options.quiet, "seed": options.seed}
+    levels = model.diffusion_parameters.pixel_levels
+    bound = bits_per_dim(model.denoise, model.schedule, images, levels=levels, **how)
     print(f"bits per dimension of {len(images)} held-out images: {bound.total.mean():.3f} at most")
 
 
@@ -297,10 +343,10 @@ def _add_train(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, help="default: the run that the parameters plan")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument(
-        "--every-seconds",
-        type=float,
-        default=600.0,
-        help="save within an epoch, too, when the last checkpoint is that old (%(default)s)",
+        "--steps-per-epoch",
+        type=int,
+        metavar="N",
+        help="how long an epoch is; a checkpoint is saved after each (default: all images once)",
     )
     parser.add_argument(
         "--pictures-every",

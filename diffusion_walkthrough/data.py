@@ -7,15 +7,15 @@ CIFAR-10 come through Keras; a folder of pictures or an ``.npz`` file works just
 
 from __future__ import annotations
 
-import difflib
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from diffusion_walkthrough.checks import did_you_mean
+from diffusion_walkthrough.files import UNREADABLE_NPZ
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -26,19 +26,6 @@ PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 DIGITS_TRAINING_COUNT = 1500
 COMPANION_INDEX = 1354  # a three that everyone reads as a three
 NO_LABEL = -1
-
-#: What NumPy raises for a file that is no .npz of plain arrays, or a damaged one.
-UNREADABLE_NPZ = (
-    ValueError,
-    OSError,
-    EOFError,
-    MemoryError,
-    KeyError,
-    zipfile.BadZipFile,
-    zlib.error,
-    RuntimeError,  # a password, or (NotImplementedError) a strange compression
-    TypeError,
-)
 
 Images: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = NDArray[np.int32]
@@ -178,10 +165,9 @@ def _existing_path(name: str | os.PathLike[str]) -> Path:
         return path
     known = ", ".join(map(repr, DATA_SET_NAMES))
     if isinstance(name, str) and path.name == name and not path.suffix:
-        near = difflib.get_close_matches(name.lower(), DATA_SET_NAMES, n=1)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
+        guess = did_you_mean(name, DATA_SET_NAMES, "Check the name.")
         raise ValueError(
-            f"name={name!r} is neither a data set nor a file or folder here.{guess} "
+            f"name={name!r} is neither a data set nor a file or folder here. {guess} "
             f"The data sets are {known}; or give the path of a folder or an .npz file."
         )
     raise FileNotFoundError(

@@ -31,7 +31,7 @@ def add_noise(x_prev: Any, beta: Any, noise: Any) -> Any:
         ValueError: if ``noise`` and ``x_prev`` differ in shape.
     """
     x_prev, beta, noise = as_float32(x_prev), as_float32(beta), as_float32(noise)
-    _check_same_shape(noise, x_prev, "noise", "x_prev", OWN_NOISE)
+    check_same_shape(noise, x_prev, "noise", "x_prev", OWN_NOISE)
     return ops.sqrt(1.0 - beta) * x_prev + ops.sqrt(beta) * noise
 
 
@@ -64,7 +64,7 @@ def q_sample(schedule: NoiseSchedule, x_start: Any, t: Any, noise: Any) -> Any:
         ValueError: if ``noise`` and ``x_start`` differ in shape.
     """
     x_start, noise = as_float32(x_start), as_float32(noise)
-    _check_same_shape(noise, x_start, "noise", "x_start", OWN_NOISE)
+    check_same_shape(noise, x_start, "noise", "x_start", OWN_NOISE)
     ndim = len(x_start.shape)
     signal_rate = extract(schedule.sqrt_alphas_cumprod, t, ndim)
     noise_rate = extract(schedule.sqrt_one_minus_alphas_cumprod, t, ndim)
@@ -90,7 +90,7 @@ def q_posterior_mean_variance(
         ValueError: if ``x_start`` and ``x_t`` differ in shape.
     """
     x_start, x_t = as_float32(x_start), as_float32(x_t)
-    _check_same_shape(x_start, x_t, "x_start", "x_t", "they must be the same images")
+    check_same_shape(x_start, x_t, "x_start", "x_t", "they must be the same images")
     ndim = len(x_t.shape)
     mean = (
         extract(schedule.posterior_mean_coef1, t, ndim) * x_start
@@ -99,56 +99,6 @@ def q_posterior_mean_variance(
     variance = extract(schedule.posterior_variance, t, ndim)
     log_variance = extract(schedule.posterior_log_variance_clipped, t, ndim)
     return mean, variance, log_variance
-
-
-def predict_x_start_from_noise(schedule: NoiseSchedule, x_t: Any, t: Any, noise: Any) -> Any:
-    """Solve Eq. 4 for the clean image: x_0 = √(1/ᾱ) x_t - √(1/ᾱ - 1) ε.
-
-    Args:
-        schedule: the noise schedule.
-        x_t: noisy images, ``(batch, …)``.
-        t: int32 ``(batch,)``.
-        noise: the noise in ``x_t``, or a guess of it, same shape.
-
-    Returns:
-        The clean image that this noise implies, same shape; not clipped.
-    """
-    x_t, noise = as_float32(x_t), as_float32(noise)
-    ndim = len(x_t.shape)
-    return (
-        extract(schedule.sqrt_recip_alphas_cumprod, t, ndim) * x_t
-        - extract(schedule.sqrt_recipm1_alphas_cumprod, t, ndim) * noise
-    )
-
-
-def predict_noise_from_x_start(schedule: NoiseSchedule, x_t: Any, t: Any, x_start: Any) -> Any:
-    """Solve Eq. 4 for the noise: ε = (x_t - √ᾱ x_0) / √(1-ᾱ).
-
-    The inverse of :func:`predict_x_start_from_noise`, with the same shapes.
-    """
-    x_t, x_start = as_float32(x_t), as_float32(x_start)
-    ndim = len(x_t.shape)
-    noise_part = x_t - extract(schedule.sqrt_alphas_cumprod, t, ndim) * x_start
-    return noise_part / extract(schedule.sqrt_one_minus_alphas_cumprod, t, ndim)
-
-
-def predict_x_start_from_x_prev(schedule: NoiseSchedule, x_t: Any, t: Any, x_prev: Any) -> Any:
-    """Solve the posterior mean (Eq. 7) for the clean image: x_0 = (x_{t-1} - coef2 x_t) / coef1.
-
-    Args:
-        schedule: the noise schedule.
-        x_t: noisy images, ``(batch, …)``.
-        t: int32 ``(batch,)``.
-        x_prev: the mean of q(x_{t-1} | x_t, x_0), or a guess of it, same shape.
-
-    Returns:
-        The clean image that this mean implies, same shape; not clipped. At large t it is worth
-        little: coef1 is small there, and the smallest error of ``x_prev`` is divided by it.
-    """
-    x_t, x_prev = as_float32(x_t), as_float32(x_prev)
-    ndim = len(x_t.shape)
-    rest = x_prev - extract(schedule.posterior_mean_coef2, t, ndim) * x_t
-    return rest / extract(schedule.posterior_mean_coef1, t, ndim)
 
 
 def as_float32(values: Any) -> Any:
@@ -163,7 +113,7 @@ def same_shape(x: Any, other: Any) -> bool:
     return known and len(x.shape) == len(other.shape)
 
 
-def _check_same_shape(x: Any, other: Any, name: str, other_name: str, reason: str) -> None:
+def check_same_shape(x: Any, other: Any, name: str, other_name: str, reason: str) -> None:
     """Refuse what would broadcast to nonsense."""
     if not same_shape(x, other):
         shapes = f"{name} has shape {tuple(x.shape)} and {other_name} has {tuple(other.shape)}"

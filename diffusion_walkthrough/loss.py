@@ -1,37 +1,37 @@
-"""What the network is trained for: guessing the noise, or the whole variational bound.
+"""What a network is trained for: guessing the noise, or the whole variational bound.
 
-Equation numbers are those of Ho et al. 2020 (arXiv 2006.11239). A *denoise function* is any
-callable ``(x_t, t) -> prediction``; ``t`` is int32 ``(batch,)`` in 0 … T-1.
+From the simple loss (Eq. 14) by way of the distance of two bells to all that the bound is made of
+(Eqs. 5, 12, 13), and at the end :func:`mark`, which marks answers in training. Equation numbers
+are those of Ho et al. 2020 (arXiv 2006.11239). ``t`` is int32 ``(batch,)`` in 0 … T-1. A *denoise
+function* is any callable ``(x_t, t) -> x_start``, such as a model's ``denoise``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from diffusion_walkthrough.backward_sampling import (
-    BackwardStep,
-    backward_step,
-    check_answer,
-    p_mean_variance,
-    predict_from_x_start,
-)
+from diffusion_walkthrough.backward_sampling import BackwardStep, Denoiser, p_mean_variance
 from diffusion_walkthrough.forward_diffusion import (
     as_float32,
-    predict_noise_from_x_start as predict_noise_from_x_start,
-    predict_x_start_from_noise as predict_x_start_from_noise,
-    predict_x_start_from_x_prev as predict_x_start_from_x_prev,
     q_mean_variance,
     q_posterior_mean_variance,
     q_sample,
     same_shape,
 )
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract
-from diffusion_walkthrough.parameters import LOSS_NAMES
+from diffusion_walkthrough.parameters import DiffusionParameters
+from diffusion_walkthrough.predictions import (
+    PREDICTIONS,
+    predict_noise_from_x_start as predict_noise_from_x_start,
+    predict_x_start_from_noise as predict_x_start_from_noise,
+    predict_x_start_from_x_prev as predict_x_start_from_x_prev,
+)
 
 #: Nats in a bit.
 LN_2 = math.log(2.0)
@@ -41,7 +41,7 @@ SMALLEST_PROBABILITY = 1e-12
 
 
 def noise_prediction_loss(
-    denoise_fn: Any, schedule: NoiseSchedule, x_start: Any, t: Any, noise: Any
+    guess_noise: Any, schedule: NoiseSchedule, x_start: Any, t: Any, noise: Any
 ) -> Any:
     """Compute the mean squared error of the guessed noise, for each image (Eq. 14).
 
@@ -49,7 +49,7 @@ def noise_prediction_loss(
     the training.
 
     Args:
-        denoise_fn: callable ``(x_t, t) -> predicted noise``.
+        guess_noise: callable ``(x_t, t) -> noise``: a network, such as a model's ``denoise.ask``.
         schedule: the noise schedule.
         x_start: clean images in [-1, 1], ``(batch, …)``.
         t: int32 ``(batch,)``.
@@ -61,15 +61,23 @@ def noise_prediction_loss(
     Raises:
         ValueError: if the guess has another shape than the noise.
     """
-    noise = as_float32(noise)
-    guess = as_float32(denoise_fn(q_sample(schedule, x_start, t, noise), t))
-    if not same_shape(guess, noise):
+    return squared_error(guess_noise(q_sample(schedule, x_start, t, noise), t), noise)
+
+
+def squared_error(answer: Any, target: Any) -> Any:
+    """Average the squared error over each image: two ``(batch, …)`` to ``(batch,)``.
+
+    Raises:
+        ValueError: if the two differ in shape: broadcasting would compare pixels with others.
+    """
+    answer, target = as_float32(answer), as_float32(target)
+    if not same_shape(answer, target):
         raise ValueError(
-            f"denoise_fn answered with shape {tuple(guess.shape)}, but the noise has shape "
-            f"{tuple(noise.shape)}; they must be equal, or broadcasting would compare pixels with "
-            "other pixels. Let it return one number for each pixel of x_t."
+            f"the answer has shape {tuple(answer.shape)}, but what was asked for has shape "
+            f"{tuple(target.shape)}; they must be equal, or broadcasting would compare pixels with "
+            "other pixels. Let the network return one number for each pixel of x_t."
         )
-    return mean_per_image(ops.square(noise - guess))
+    return mean_per_image(ops.square(target - answer))
 
 
 def mean_per_image(x: Any) -> Any:
@@ -111,53 +119,6 @@ def variational_weight(schedule: NoiseSchedule, t: Any) -> Any:
     variance = ops.exp(extract(schedule.posterior_log_variance_clipped, t, 1))
     weight = schedule.betas**2 / (2 * schedule.alphas * (1 - schedule.alphas_cumprod))
     return extract(weight, t, 1) / variance
-
-
-def training_losses(
-    answer: Any,
-    schedule: NoiseSchedule,
-    x_start: Any,
-    x_t: Any,
-    t: Any,
-    noise: Any,
-    *,
-    prediction: str = "noise",
-    variance: str = "fixed_small",
-    loss: str = "mse",
-    levels: int = 256,
-) -> Any:
-    """Mark what a network has answered, for each image.
-
-    Args:
-        answer: what the network predicts, ``(batch, …)``; twice the channels for ``"learned"``.
-        schedule: the noise schedule.
-        x_start: the clean images in [-1, 1], ``(batch, …)``.
-        x_t: the noisy images, same shape.
-        t: int32 ``(batch,)``.
-        noise: the noise in them, same shape.
-        prediction: ``"noise"``, ``"x_start"`` or ``"x_prev"``.
-        variance: ``"fixed_small"``, ``"fixed_large"`` or ``"learned"``.
-        loss: ``"mse"``, the mean squared error (Eq. 14), or ``"kl"``, L_t in bits (Eq. 5).
-        levels: how many values a pixel can have, for ``"kl"`` at t = 0.
-
-    Returns:
-        float32 ``(batch,)``; nothing is clipped.
-
-    Raises:
-        ValueError: for another name or shape, or a learned variance under ``"mse"``.
-    """
-    if loss not in LOSS_NAMES:
-        raise ValueError(f"loss = {loss!r} must be one of {LOSS_NAMES}.")
-    if loss == "kl":
-        step = backward_step(answer, schedule, x_t, t, variance, clip=False, prediction=prediction)
-        return variational_bound_terms(schedule, x_start, x_t, t, step, levels)
-    if variance == "learned":
-        raise ValueError("loss = 'mse' says nothing about a variance: use 'kl' to learn it.")
-    answer, target = as_float32(answer), as_float32(noise)
-    check_answer(answer, x_t, variance)
-    if prediction != "noise":
-        target = predict_from_x_start(schedule, x_t, t, x_start, prediction)
-    return mean_per_image(ops.square(target - answer))
 
 
 def discretized_gaussian_log_likelihood(
@@ -253,7 +214,7 @@ class BitsPerDim(NamedTuple):
 
 
 def bits_per_dim(
-    denoise_fn: Any,
+    denoise: Any,
     schedule: NoiseSchedule,
     images: Any,
     *,
@@ -261,21 +222,21 @@ def bits_per_dim(
     batch_size: int = 256,
     levels: int = 256,
     progress: bool = False,
-    **options: Any,
+    variance: str | None = None,
 ) -> BitsPerDim:
     """Bound how many bits the model needs to store each image: all terms of Eq. 5, added up.
 
     For each image and each t one noisy version is drawn: an estimate, good over many images.
 
     Args:
-        denoise_fn: callable ``(x_t, t) -> prediction``.
+        denoise: callable ``(x_t, t) -> x_start``; whether its images are clipped is its own affair.
         schedule: the noise schedule.
         images: clean images in [-1, 1], ``(n, …)``, whose values lie on ``levels`` levels.
         seed: makes the result repeatable; None draws new noise each time.
         batch_size: how many images at a time.
         levels: how many values a pixel can have: 256 for photographs, 17 for the 8×8 digits.
         progress: whether to show a progress bar.
-        **options: ``variance``, ``clip`` and ``prediction`` of ``p_mean_variance``.
+        variance: as for ``p_mean_variance``: None takes the denoise function's own.
 
     Raises:
         ValueError: if a pixel is on none of the levels, or a number is too small.
@@ -283,38 +244,34 @@ def bits_per_dim(
     images = _checked_levels(images, levels)
     if batch_size < 1:
         raise ValueError(f"batch_size = {batch_size} must be at least 1.")
-    generator = keras.random.SeedGenerator(seed)
     batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
     bar = keras.utils.Progbar(len(batches) * len(schedule)) if progress else None
+    generator = keras.random.SeedGenerator(seed)
     parts = []
     for batch in batches:
         columns = []
-        for step in range(len(schedule)):
-            columns.append(_bound_at(denoise_fn, schedule, batch, step, generator, levels, options))
+        for column in _terms_and_errors(denoise, schedule, batch, generator, levels, variance):
+            columns.append(column)
             if bar:
                 bar.add(1)
         terms, errors = np.stack(columns, axis=-1)  # each (batch, T)
         parts.append((terms, ops.convert_to_numpy(prior_bits_per_dim(schedule, batch)), errors))
-    all_terms, prior, all_errors = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return BitsPerDim(prior + all_terms.sum(axis=1), all_terms, prior, all_errors)
+    terms, prior, errors = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return BitsPerDim(prior + terms.sum(axis=1), terms, prior, errors)
 
 
-def _bound_at(
-    denoise_fn: Any,
-    schedule: NoiseSchedule,
-    x_start: Any,
-    step: int,
-    generator: Any,
-    levels: int,
-    options: dict[str, Any],
-) -> np.ndarray:
-    """L_t of one batch at one t, and the error of the guessed clean image; shape (2, batch)."""
-    t = np.full(len(x_start), step, dtype="int32")
-    x_t = q_sample(schedule, x_start, t, keras.random.normal(x_start.shape, seed=generator))
-    backward = p_mean_variance(denoise_fn, schedule, x_t, t, **options)
-    term = variational_bound_terms(schedule, x_start, x_t, t, backward, levels)
-    error = mean_per_image(ops.square(backward.x_start - x_start))
-    return ops.convert_to_numpy(ops.stop_gradient(ops.stack([term, error])))
+def _terms_and_errors(
+    denoise: Any, schedule: NoiseSchedule, x_start: Any, generator: Any, levels: int, variance: Any
+) -> Iterator[np.ndarray]:
+    """For t = 0, 1, … L_t and the error of the guessed clean image, each ``(2, batch)``."""
+    for t in range(len(schedule)):
+        step = np.full(len(x_start), t, dtype="int32")
+        noise = keras.random.normal(x_start.shape, seed=generator)
+        x_t = q_sample(schedule, x_start, step, noise)
+        back = p_mean_variance(denoise, schedule, x_t, step, variance)
+        term = variational_bound_terms(schedule, x_start, x_t, step, back, levels)
+        both = ops.stack([term, squared_error(back.x_start, x_start)])
+        yield ops.convert_to_numpy(ops.stop_gradient(both))
 
 
 def _checked_levels(images: Any, levels: int) -> np.ndarray:
@@ -333,3 +290,44 @@ def _checked_levels(images: Any, levels: int) -> np.ndarray:
             "resized, and their number of levels: levels=256 for photographs, 17 for the digits."
         )
     return images
+
+
+def mark(
+    answer: Any,
+    schedule: NoiseSchedule,
+    x_start: Any,
+    x_t: Any,
+    t: Any,
+    noise: Any,
+    rules: DiffusionParameters,
+) -> Any:
+    """Mark what a network has answered, for each image: Eq. 14, or a term of the bound (Eq. 5).
+
+    Args:
+        answer: what the network predicts, ``(batch, …)``; with twice the channels where the
+            variance is learned.
+        schedule: the noise schedule.
+        x_start: the clean images in [-1, 1], ``(batch, …)``.
+        x_t: the noisy images, same shape.
+        t: int32 ``(batch,)``.
+        noise: the noise in them, same shape.
+        rules: their ``prediction`` says what was asked for; ``loss`` whether it is marked by the
+            mean squared error (``"mse"``) or by L_t in bits (``"kl"``), with their ``variance`` and
+            ``pixel_levels``.
+
+    Returns:
+        float32 ``(batch,)``; nothing is clipped.
+
+    Raises:
+        ValueError: if the answer has another shape than what was asked for.
+    """
+    if rules.loss == "mse":
+        target = PREDICTIONS[rules.prediction].target(schedule, x_start, noise, x_t, t)
+        return squared_error(answer, target)
+
+    def already_answered(*shown: Any, training: bool = False) -> Any:
+        return answer
+
+    reading = schedule, rules.prediction, rules.variance
+    step = p_mean_variance(Denoiser(already_answered, *reading, clip=False), schedule, x_t, t)
+    return variational_bound_terms(schedule, x_start, x_t, t, step, rules.pixel_levels)

@@ -147,6 +147,7 @@ class NoiseSchedule:
             where β̃ is 0 and its logarithm is minus infinity.
         posterior_mean_coef1: weight of x_0 in the posterior mean (Eq. 7).
         posterior_mean_coef2: weight of x_t in the posterior mean (Eq. 7).
+        log_alphas_cumprod: log ᾱ, in which a stretch of steps is a difference.
         snr: the signal-to-noise ratio ᾱ / (1-ᾱ).
         log_snr: its natural logarithm.
         signal_left: √ᾱ of the last step, one number: how much of the image "pure noise" still
@@ -177,6 +178,7 @@ class NoiseSchedule:
         with np.errstate(divide="ignore"):  # ᾱ may end in 0
             self.sqrt_recip_alphas_cumprod = np.sqrt(1.0 / self.alphas_cumprod)
             self.sqrt_recipm1_alphas_cumprod = np.sqrt(1.0 / self.alphas_cumprod - 1.0)
+            self.log_alphas_cumprod = np.log(self.alphas_cumprod)
             self.log_snr = np.log(self.snr)
         self.signal_left = float(self.sqrt_alphas_cumprod[-1])
         self._compute_posterior(noise_variance)
@@ -205,6 +207,26 @@ class NoiseSchedule:
                 parameters.scaled,
             )
         )
+
+    def rates(self, t: Any, ndim: int) -> tuple[Any, Any]:
+        """Look up a = √ᾱ and b = √(1-ᾱ) of x_t = a x_0 + b ε for each image (Eq. 4).
+
+        Args:
+            t: int32 ``(batch,)`` in -1 … T-1, where -1 is the clean image, (a, b) = (1, 0).
+            ndim: the number of axes of the images.
+
+        Returns:
+            Signal rate and noise rate, float32 ``(batch, 1, …, 1)`` with ``ndim`` axes: NumPy
+            arrays if ``t`` is one, else tensors.
+        """
+        signal = np.append(1.0, self.sqrt_alphas_cumprod)
+        noise = np.append(0.0, self.sqrt_one_minus_alphas_cumprod)
+        _check_steps(t, first=-1, last=len(self) - 1)
+        if not isinstance(t, np.ndarray):
+            return _looked_up(signal, t + 1, ndim), _looked_up(noise, t + 1, ndim)
+        shape = (-1,) + (1,) * (ndim - 1)
+        a, b = (table[t + 1].astype(np.float32).reshape(shape) for table in (signal, noise))
+        return a, b
 
     @property
     def timesteps(self) -> int:
@@ -250,16 +272,16 @@ def _check_something_is_left(alphas_cumprod: NDArray[np.float64]) -> None:
         )
 
 
-def _check_steps(table: ArrayLike, t: Any) -> None:
-    """Refuse steps outside 0 … T-1, as far as they can be seen: -1 would be the last step."""
+def _check_steps(t: Any, first: int, last: int) -> None:
+    """Refuse steps that no table has, as far as they can be seen: in Python, -1 is the last."""
     if not isinstance(t, (int, list, tuple, np.ndarray)):
         return  # a tensor: its values may not be known yet
-    steps, last = np.asarray(t), len(np.asarray(table)) - 1
-    wrong = steps[(steps < 0) | (steps > last)]
+    steps = np.asarray(t)
+    wrong = steps[(steps < first) | (steps > last)]
     if wrong.size:
         raise ValueError(
-            f"t = {wrong[0]} must lie in 0 … {last}: steps count from 0, so the first step of "
-            f"noise is t = 0 and the last t = {last}."
+            f"t = {wrong[0]} must lie in {first} … {last}: steps count from 0, so the first step "
+            f"of noise is t = 0 and the last t = {last}."
         )
 
 
@@ -277,7 +299,11 @@ def extract(table: ArrayLike, t: Any, ndim: int) -> Any:
     Raises:
         ValueError: if a step in a list or a NumPy array lies outside 0 … T-1.
     """
-    _check_steps(table, t)
+    _check_steps(t, first=0, last=len(np.asarray(table)) - 1)
+    return _looked_up(table, t, ndim)
+
+
+def _looked_up(table: ArrayLike, t: Any, ndim: int) -> Any:
     from keras import ops  # here, so that the tables themselves need NumPy alone
 
     values = ops.take(ops.convert_to_tensor(table, dtype="float32"), t, axis=0)

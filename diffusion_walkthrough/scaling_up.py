@@ -3,8 +3,7 @@
 Chapter 08 explains an attempt at diffusion that never saw an epoch end: eight days on a desktop
 processor, and NaN (not a number) in half precision. Here are its configuration with its mistakes in
 words, its attention in float16 with each cure a switch, and a way to look at the gradients that a
-precision leaves. What a run will cost is counted in ``operations.py`` and ``planning.py``; the
-names that a reader needs stand here too.
+precision leaves. What a run will cost is counted in the folder ``planner``.
 """
 
 from __future__ import annotations
@@ -20,16 +19,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
-from diffusion_walkthrough.operations import (
-    attention_multiply_adds as attention_multiply_adds,
-    conv_multiply_adds as conv_multiply_adds,
-    count_multiply_adds as count_multiply_adds,
-    multiply_adds_by_part as multiply_adds_by_part,
-    operations_per_epoch as operations_per_epoch,
-    residual_multiply_adds as residual_multiply_adds,
-)
 from diffusion_walkthrough.parameters import UNetParameters
-from diffusion_walkthrough.planning import Plan as Plan, plan as plan
 from diffusion_walkthrough.training import DiffusionModel
 from diffusion_walkthrough.unet import EPSILON
 
@@ -92,6 +82,13 @@ def original_attempt() -> UNetParameters:
     return UNetParameters(image_size=256, attention_sizes=())
 
 
+def at_side(parameters: UNetParameters, side: int) -> UNetParameters:
+    """The same network for images of another side; attention where a level still has its size."""
+    sizes = {side // 2**level for level in range(len(parameters.width_multipliers))}
+    kept = tuple(size for size in parameters.attention_sizes if size in sizes)
+    return dataclasses.replace(parameters, image_size=side, attention_sizes=kept)
+
+
 # ---------------------------------------------------------------------------------------------
 # Its attention in float16, with each cure a switch.
 # ---------------------------------------------------------------------------------------------
@@ -104,7 +101,7 @@ class HalfPrecisionAttention:
     Attributes:
         exact_scores: q·k as it should have been, computed in float32, ``(batch, pixels, pixels)``.
         scores: the same in float16.
-        weights: their softmax; NaN in each row of scores that holds +∞.
+        weights: their softmax; NaN all along each row of scores that holds +∞.
     """
 
     exact_scores: NDArray[np.float32]
@@ -163,10 +160,16 @@ def half_precision_attention(
     keys = ops.transpose(keys, (0, 2, 1))
     scores = ops.matmul(queries, keys)
     exact = ops.matmul(ops.cast(queries, "float32"), ops.cast(keys, "float32"))
-    weights = ops.softmax(ops.cast(scores, "float32") if float32_softmax else scores, axis=-1)
-    return HalfPrecisionAttention(
-        *(ops.convert_to_numpy(value) for value in (exact, scores, weights))
-    )
+    exact, scores = ops.convert_to_numpy(exact), ops.convert_to_numpy(scores)
+    weights = _softmax(scores.astype("float32") if float32_softmax else scores)
+    return HalfPrecisionAttention(exact, scores, weights)
+
+
+def _softmax(scores: NDArray[Any]) -> NDArray[Any]:
+    """The softmax of each row, in NumPy: what a backend makes of ∞ depends on the processor."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))  # ∞ - ∞ is NaN
+        return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def _way_down(x: Any, base_width: int, rng: np.random.Generator, groups: int | None) -> Any:
@@ -256,25 +259,22 @@ def training_gradients(
         policy: "float32", "mixed_float16" or "mixed_bfloat16".
         scale_loss: whether Keras may scale the loss, as it does in float16 unless told otherwise.
         shares: what the loss is multiplied with, one step for each: a number, or one for each
-            image. 1/3 shows the gradients of a batch of three times as many numbers, in whose mean
-            each has a third of the say; 2 for one half of the images and 0 for the other shows
-            those of the mean over that half.
+            image. 2 for one half of the images and 0 for the other shows the gradients of the mean
+            over that half.
         seed: of t and the noise, the same in each step and precision, so that they compare.
 
     Returns:
         ``(shares, weights)``: all gradients in a row, in the order of the network's weights. On
         PyTorch without a GPU, float16 is refused by its convolutions.
     """
-    start = model.network.get_weights()
-    rows = []
     parameters = model.diffusion_parameters
     training = dataclasses.replace(parameters.training, precision=policy)
     copy = DiffusionModel(dataclasses.replace(parameters, training=training), seed=seed)
     copy.compile(GradientRecorder(learning_rate=1.0), auto_scale_loss=scale_loss)
-    first_seed = ops.convert_to_numpy(copy.seed_generator.state.value)
+    question, rows = copy.questions(images, batch_size=len(images))[0], []
     for share in shares:
-        copy.network.set_weights(start)
-        copy.seed_generator.state.assign(first_seed)
-        copy.train_on_batch(images, sample_weight=np.full(len(images), share, "float32"))
+        copy.network.set_weights(model.network.get_weights())
+        weights = np.full(len(images), share, "float32")
+        keras.Model.train_on_batch(copy, *question, sample_weight=weights)
         rows.append(np.concatenate([np.ravel(w) for w in copy.network.get_weights()]))
     return np.array(rows)

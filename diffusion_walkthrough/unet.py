@@ -3,18 +3,20 @@
 Every block is a plain function from tensors to tensors; :func:`build_unet` strings them together.
 The architecture and its parameter counts are those of the original (arXiv 2006.11239, appendix B).
 Shapes are ``(batch, height, width, channels)`` throughout.
+
+Each layer is named for its place, as in "down-0-residual-1-conv_2": level 0 is the finest, and
+blocks are counted within their level in the order in which an image meets them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import layers, ops
 
-from diffusion_walkthrough.fused import normalized
+from diffusion_walkthrough.engine.layers import GroupNormalization
 from diffusion_walkthrough.parameters import UNetParameters
 
 #: Group normalization adds this to the variance before dividing by its root.
@@ -29,49 +31,26 @@ def fan_avg_initializer(scale: float = 1.0) -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(scale, mode="fan_avg", distribution="uniform")
 
 
-def conv(width: int, kernel_size: int = 3, strides: int = 1, scale: float = 1.0) -> Any:
+def conv(
+    width: int,
+    kernel_size: int = 3,
+    strides: int = 1,
+    scale: float = 1.0,
+    name: str | None = None,
+) -> Any:
     """A convolution that keeps the image size, or halves it with ``strides=2``."""
     initializer = fan_avg_initializer(scale)
     return layers.Conv2D(
-        width, kernel_size, strides, padding="same", kernel_initializer=initializer
+        width, kernel_size, strides, padding="same", kernel_initializer=initializer, name=name
     )
 
 
-@keras.saving.register_keras_serializable("diffusion_walkthrough")
-class Dense(layers.Dense):
-    """Keras's dense layer, on images as one product of two matrices.
-
-    Keras's own way with more than two axes takes ten operations more on TensorFlow.
-    """
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Map the last axis of ``(batch, …, channels)``."""
-        pixels = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        return ops.reshape(super().call(pixels, training), (-1, *inputs.shape[1:-1], self.units))
-
-
-def dense(width: int, scale: float = 1.0) -> Any:
+def dense(width: int, scale: float = 1.0, name: str | None = None) -> Any:
     """A fully connected layer on the last axis; on images, a 1×1 convolution."""
-    return Dense(width, kernel_initializer=fan_avg_initializer(scale))
+    return layers.Dense(width, kernel_initializer=fan_avg_initializer(scale), name=name)
 
 
-@keras.saving.register_keras_serializable("diffusion_walkthrough")
-class GroupNormalization(layers.GroupNormalization):
-    """Keras's group normalization, with fewer passes over the features.
-
-    Mean and variance of a group follow from means, and means of squares, of its channels; then each
-    feature is multiplied by one number and another is added. All of that is float32.
-    """
-
-    def call(self, inputs: Any) -> Any:
-        """Normalize ``(batch, …, channels)``."""
-        x = ops.cast(inputs, "float32")
-        gamma, beta = (ops.cast(weight, "float32") for weight in (self.gamma, self.beta))
-        x = normalized(x, gamma, beta, self.groups, self.epsilon)
-        return ops.cast(x, self.compute_dtype)
-
-
-def normalize(x: Any, groups: int) -> Any:
+def normalize(x: Any, groups: int, name: str | None = None) -> Any:
     """Group normalization: each group of channels of each image to mean 0 and variance 1.
 
     Raises ValueError if ``groups`` does not divide the number of channels.
@@ -81,14 +60,19 @@ def normalize(x: Any, groups: int) -> Any:
             f"groups={groups}: groups must divide the number of channels, {x.shape[-1]}. "
             f"Use for example {math.gcd(x.shape[-1], groups)}."
         )
-    return GroupNormalization(groups, epsilon=EPSILON)(x)
+    return GroupNormalization(groups, epsilon=EPSILON, name=name)(x)
+
+
+def _within(block: str | None, layer: str) -> str | None:
+    """The name of a layer inside a block; None, for a name of Keras's own, in one without."""
+    return block and f"{block}-{layer}"
 
 
 def timestep_embedding(t: Any, width: int) -> Any:
     """Turn step numbers into waves: [sin(t ω_k), cos(t ω_k)] with ω from 1 down to 1/10,000.
 
     Args:
-        t: int32, shape ``(batch,)``.
+        t: step numbers, real ones too, shape ``(batch,)``.
         width: size of the embedding, an even number of at least 4.
 
     Returns:
@@ -110,16 +94,21 @@ def timestep_embedding(t: Any, width: int) -> Any:
     return ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)  # (batch, width)
 
 
-def embed_timestep(t: Any, base_width: int) -> Any:
+def embed_timestep(t: Any, base_width: int, name: str | None = None) -> Any:
     """Waves, then two dense layers that learn what to make of them: ``(batch, 4 * base_width)``."""
     embedding = timestep_embedding(t, base_width)
-    embedding = dense(4 * base_width)(embedding)
+    embedding = dense(4 * base_width, name=_within(name, "dense_1"))(embedding)
     embedding = ops.silu(embedding)
-    return dense(4 * base_width)(embedding)
+    return dense(4 * base_width, name=_within(name, "dense_2"))(embedding)
 
 
 def residual_block(
-    x: Any, embedding: Any, width: int, groups: int = 32, dropout: float = 0.0
+    x: Any,
+    embedding: Any,
+    width: int,
+    groups: int = 32,
+    dropout: float = 0.0,
+    name: str | None = None,
 ) -> Any:
     """Two convolutions with the time added in between, plus a shortcut around them.
 
@@ -130,20 +119,23 @@ def residual_block(
         groups: groups of the normalization; must divide both the old and the new width. With as
             many groups as channels the second normalization takes the time out again.
         dropout: share of features dropped in training, in [0, 1).
+        name: what the names of its layers begin with; None leaves naming to Keras.
 
     Returns:
         ``(batch, height, width, width)``; at first exactly the shortcut, because the second
         convolution starts at (almost) zero.
     """
-    h = conv(width)(ops.silu(normalize(x, groups)))
-    time = dense(width)(ops.silu(embedding))  # (batch, width)
+    h = ops.silu(normalize(x, groups, _within(name, "norm_1")))
+    h = conv(width, name=_within(name, "conv_1"))(h)
+    time = dense(width, name=_within(name, "time"))(ops.silu(embedding))  # (batch, width)
     h = h + ops.reshape(time, (-1, 1, 1, width))
-    h = ops.silu(normalize(h, groups))
+    h = ops.silu(normalize(h, groups, _within(name, "norm_2")))
     if dropout > 0:
-        h = layers.Dropout(dropout)(h)
-    h = conv(width, scale=ALMOST_ZERO)(h)
-    shortcut = x if x.shape[-1] == width else dense(width)(x)
-    return shortcut + h
+        h = layers.Dropout(dropout, name=_within(name, "dropout"))(h)
+    h = conv(width, scale=ALMOST_ZERO, name=_within(name, "conv_2"))(h)
+    if x.shape[-1] != width:
+        x = dense(width, name=_within(name, "shortcut"))(x)
+    return x + h
 
 
 def attention_weights(queries: Any, keys: Any) -> Any:
@@ -164,12 +156,13 @@ def attention_weights(queries: Any, keys: Any) -> Any:
     return ops.softmax(ops.cast(scores, "float32"), axis=-1)
 
 
-def attention_block(x: Any, groups: int = 32) -> Any:
+def attention_block(x: Any, groups: int = 32, name: str | None = None) -> Any:
     """Let every pixel look at every other: softmax(q·k / √C) v, added to its input.
 
     Args:
         x: ``(batch, height, width, channels)``.
         groups: groups of the normalization.
+        name: what the names of its layers begin with; None leaves naming to Keras.
 
     Returns:
         Same shape as ``x``; at first exactly ``x``.
@@ -177,25 +170,26 @@ def attention_block(x: Any, groups: int = 32) -> Any:
     Source: Vaswani et al. 2017 (arXiv 1706.03762), Eq. 1, with a single head.
     """
     _, height, width, channels = x.shape
-    pixels = ops.reshape(normalize(x, groups), (-1, height * width, channels))
-    queries, keys, values = (
-        dense(channels)(pixels),
-        dense(channels)(pixels),
-        dense(channels)(pixels),
-    )
+    normalized = normalize(x, groups, _within(name, "norm"))
+    pixels = ops.reshape(normalized, (-1, height * width, channels))
+    queries = dense(channels, name=_within(name, "query"))(pixels)
+    keys = dense(channels, name=_within(name, "key"))(pixels)
+    values = dense(channels, name=_within(name, "value"))(pixels)
     weights = ops.cast(attention_weights(queries, keys), values.dtype)
-    result = dense(channels, scale=ALMOST_ZERO)(ops.matmul(weights, values))
+    attended = ops.matmul(weights, values)
+    result = dense(channels, scale=ALMOST_ZERO, name=_within(name, "out"))(attended)
     return x + ops.reshape(result, (-1, height, width, channels))
 
 
-def downsample(x: Any) -> Any:
+def downsample(x: Any, name: str | None = None) -> Any:
     """Halve height and width with a convolution of stride 2."""
-    return conv(x.shape[-1], strides=2)(x)
+    return conv(x.shape[-1], strides=2, name=name)(x)
 
 
-def upsample(x: Any) -> Any:
+def upsample(x: Any, name: str | None = None) -> Any:
     """Double height and width by repeating pixels, then smooth with a convolution."""
-    return conv(x.shape[-1])(layers.UpSampling2D(2, interpolation="nearest")(x))
+    repeated = layers.UpSampling2D(2, interpolation="nearest", name=_within(name, "repeat"))(x)
+    return conv(x.shape[-1], name=name)(repeated)
 
 
 def build_unet(
@@ -211,19 +205,23 @@ def build_unet(
     Returns:
         A functional ``keras.Model`` from ``[x_t, t]``, shapes ``(batch, height, width, channels)``
         and ``(batch,)``, to the predicted noise, same shape as ``x_t``; with a learned variance
-        twice the channels, the second half being its logarithm.
+        twice the channels, the second half being its logarithm. ``t`` may be real-valued; whole
+        numbers are converted.
     """
-    x_t = keras.Input(parameters.image_shape, name="x_t")
-    t = keras.Input((), dtype="int32", name="t")
-    embedding = embed_timestep(t, parameters.base_width)
+    x_t = keras.Input(parameters.image_shape, dtype="float32", name="x_t")
+    t = keras.Input((), dtype="float32", name="t")
+    embedding = embed_timestep(t, parameters.base_width, "time")
 
-    skips = _down(conv(parameters.base_width)(x_t), embedding, parameters)
+    skips = _down(conv(parameters.base_width, name="first")(x_t), embedding, parameters)
     h = _middle(skips[-1], embedding, parameters)
     h = _up(h, skips, embedding, parameters)
 
-    h = ops.silu(normalize(h, parameters.groups))
-    answer = conv(output_channels(parameters, learned_variance), scale=ALMOST_ZERO)(h)
-    return keras.Model([x_t, t], answer, name=name)
+    h = ops.silu(normalize(h, parameters.groups, "last-norm"))
+    channels = output_channels(parameters, learned_variance)
+    answer = conv(channels, scale=ALMOST_ZERO, name="last-conv")(h)
+    network = keras.Model([x_t, t], answer, name=name)
+    network.autocast = False  # in bfloat16, step 999 would become 1000; each layer casts for itself
+    return network
 
 
 def output_channels(parameters: UNetParameters, learned_variance: bool = False) -> int:
@@ -231,12 +229,15 @@ def output_channels(parameters: UNetParameters, learned_variance: bool = False) 
     return parameters.channels * (2 if learned_variance else 1)
 
 
-def _block(x: Any, embedding: Any, level: int, parameters: UNetParameters) -> Any:
+def _block(
+    x: Any, embedding: Any, way: str, level: int, number: int, parameters: UNetParameters
+) -> Any:
     """One residual block of a level, with attention where the parameters ask for it."""
-    width = parameters.level_widths[level]
-    x = residual_block(x, embedding, width, parameters.groups, parameters.dropout)
+    width, name = parameters.level_widths[level], f"{way}-{level}"
+    groups, dropout = parameters.groups, parameters.dropout
+    x = residual_block(x, embedding, width, groups, dropout, f"{name}-residual-{number}")
     if parameters.level_sizes[level] in parameters.attention_sizes:
-        x = attention_block(x, parameters.groups)
+        x = attention_block(x, groups, f"{name}-attention-{number}")
     return x
 
 
@@ -245,155 +246,28 @@ def _down(x: Any, embedding: Any, parameters: UNetParameters) -> list[Any]:
     skips = [x]
     levels = len(parameters.width_multipliers)
     for level in range(levels):
-        for _ in range(parameters.residual_blocks):
-            skips.append(_block(skips[-1], embedding, level, parameters))
+        for i in range(parameters.residual_blocks):
+            skips.append(_block(skips[-1], embedding, "down", level, i, parameters))
         if level != levels - 1:
-            skips.append(downsample(skips[-1]))
+            skips.append(downsample(skips[-1], f"down-{level}-downsample"))
     return skips
 
 
 def _middle(x: Any, embedding: Any, parameters: UNetParameters) -> Any:
     """The bottom of the U: two residual blocks with attention between them, always."""
     width, groups, dropout = x.shape[-1], parameters.groups, parameters.dropout
-    x = residual_block(x, embedding, width, groups, dropout)
-    x = attention_block(x, groups)
-    return residual_block(x, embedding, width, groups, dropout)
+    x = residual_block(x, embedding, width, groups, dropout, "middle-residual-0")
+    x = attention_block(x, groups, "middle-attention-0")
+    return residual_block(x, embedding, width, groups, dropout, "middle-residual-1")
 
 
 def _up(x: Any, skips: list[Any], embedding: Any, parameters: UNetParameters) -> Any:
     """The way up: every block also sees what the way down saw at its size."""
     skips = list(skips)
     for level in reversed(range(len(parameters.width_multipliers))):
-        for _ in range(parameters.residual_blocks + 1):
+        for i in range(parameters.residual_blocks + 1):
             x = ops.concatenate([x, skips.pop()], axis=-1)
-            x = _block(x, embedding, level, parameters)
+            x = _block(x, embedding, "up", level, i, parameters)
         if level != 0:
-            x = upsample(x)
+            x = upsample(x, f"up-{level}-upsample")
     return x
-
-
-# ---------------------------------------------------------------------------------------------
-# How large a network will be, before it is built: the same graph, strung from widths alone.
-# ---------------------------------------------------------------------------------------------
-
-
-class Block(NamedTuple):
-    """A piece of a UNet that costs something.
-
-    Attributes:
-        part: where it stands, in the words of :func:`parameters_by_part`.
-        kind: "convolution", "dense" (of the time, once for each image), "residual" or "attention".
-        old_width: channels that go in.
-        new_width: channels that come out.
-        side: of its result in pixels; 1 for the time, which has no pixels.
-    """
-
-    part: str
-    kind: str
-    old_width: int
-    new_width: int
-    side: int
-
-
-def blocks(parameters: UNetParameters, learned_variance: bool = False) -> Iterator[Block]:
-    """List the pieces of the network of :func:`build_unet` in the order an image meets them."""
-    base, size, widths = parameters.base_width, parameters.image_size, parameters.level_widths
-    yield Block("time", "dense", base, 4 * base, 1)
-    yield Block("time", "dense", 4 * base, 4 * base, 1)
-    yield Block("first", "convolution", parameters.channels, base, size)
-    skips = [base]  # the width of every result that is kept
-    for level in range(len(widths)):
-        for block in _blocks_down(parameters, level, skips[-1]):
-            yield block
-            if block.kind != "attention":  # attention is part of the result before it
-                skips.append(block.new_width)
-    width, side = widths[-1], parameters.level_sizes[-1]
-    yield Block("middle", "residual", width, width, side)
-    yield Block("middle", "attention", width, width, side)
-    yield Block("middle", "residual", width, width, side)
-    x = width
-    for level in reversed(range(len(widths))):
-        yield from _blocks_up(parameters, level, x, skips)
-        x = widths[level]
-    last_width = output_channels(parameters, learned_variance)
-    yield Block("last", "convolution", widths[0], last_width, size)
-
-
-def _blocks_down(parameters: UNetParameters, level: int, x: int) -> Iterator[Block]:
-    side, width = parameters.level_sizes[level], parameters.level_widths[level]
-    for _ in range(parameters.residual_blocks):
-        yield Block(f"down {side}", "residual", x, width, side)
-        if side in parameters.attention_sizes:
-            yield Block(f"down {side}", "attention", width, width, side)
-        x = width
-    if level != len(parameters.level_sizes) - 1:
-        yield Block(f"down {side}", "convolution", width, width, side // 2)
-
-
-def _blocks_up(parameters: UNetParameters, level: int, x: int, skips: list[int]) -> Iterator[Block]:
-    side, width = parameters.level_sizes[level], parameters.level_widths[level]
-    for _ in range(parameters.residual_blocks + 1):
-        yield Block(f"up {side}", "residual", x + skips.pop(), width, side)
-        if side in parameters.attention_sizes:
-            yield Block(f"up {side}", "attention", width, width, side)
-        x = width
-    if level != 0:
-        yield Block(f"up {side}", "convolution", width, width, 2 * side)
-
-
-def conv_parameters(old_width: int, new_width: int, kernel_size: int = 3) -> int:
-    """Count the weights of a convolution, and one bias for each new channel."""
-    return kernel_size**2 * old_width * new_width + new_width
-
-
-def dense_parameters(old_width: int, new_width: int) -> int:
-    """Count the weights of a fully connected layer, and its biases."""
-    return conv_parameters(old_width, new_width, kernel_size=1)
-
-
-def residual_parameters(old_width: int, new_width: int, embedding_width: int) -> int:
-    """Count the parameters of a residual block; its normalizations have two for each channel."""
-    convolutions = conv_parameters(old_width, new_width) + conv_parameters(new_width, new_width)
-    time = dense_parameters(embedding_width, new_width)
-    shortcut = 0 if old_width == new_width else dense_parameters(old_width, new_width)
-    return 2 * old_width + 2 * new_width + convolutions + time + shortcut
-
-
-def attention_parameters(width: int) -> int:
-    """Count the parameters of an attention block: queries, keys, values and the way out."""
-    return 2 * width + 4 * dense_parameters(width, width)
-
-
-def count_parameters(parameters: UNetParameters, learned_variance: bool = False) -> int:
-    """Count the parameters of the network that :func:`build_unet` builds, without building it."""
-    return sum(parameters_by_part(parameters, learned_variance).values())
-
-
-def parameters_by_part(
-    parameters: UNetParameters, learned_variance: bool = False
-) -> dict[str, int]:
-    """Count the parameters of each part of the network, in the order in which an image meets them.
-
-    Args:
-        parameters: the sizes of everything.
-        learned_variance: whether the network also predicts the variance of the step back.
-
-    Returns:
-        ``{"time": …, "first": …, "down 32": …, …, "middle": …, …, "up 32": …, "last": …}``; the
-        numbers in the names are the sides of the levels in pixels.
-    """
-    counts: dict[str, int] = {}
-    for block in blocks(parameters, learned_variance):
-        count = _block_parameters(block, 4 * parameters.base_width)
-        counts[block.part] = counts.get(block.part, 0) + count
-    counts["last"] += 2 * parameters.level_widths[0]  # the normalization before the last
-    return counts
-
-
-def _block_parameters(block: Block, embedding_width: int) -> int:
-    _, kind, old_width, new_width, _ = block
-    if kind == "residual":
-        return residual_parameters(old_width, new_width, embedding_width)
-    if kind == "attention":
-        return attention_parameters(new_width)
-    return conv_parameters(old_width, new_width, 1 if kind == "dense" else 3)

@@ -1,8 +1,13 @@
 """What all tests share."""
 
 import os
+import sys
+from pathlib import Path
+from types import ModuleType
 
 from hypothesis import settings
+
+PACKAGE = "diffusion_walkthrough"
 
 # A shared machine is slow now and then; how long an example takes is not what is tested.
 settings.register_profile("project", deadline=None)
@@ -13,3 +18,44 @@ if os.environ.get("MUTANT"):
     import mutants
 
     mutants.switch_on(os.environ["MUTANT"])
+
+# What takes longest starts first, or one of two workers would end with it alone. A file that is not
+# named here takes less than 15 s.
+SLOWEST_FIRST = (
+    "08_scaling_up.ipynb", "05_training.ipynb", "06_backward_sampling.ipynb", "test_checkpoints.py",
+    "test_precision.py", "test_resuming.py", "test_backward_sampling.py", "04_loss.ipynb",
+    "test_training_choices.py", "test_loss.py", "test_cores.py", "test_running.py",
+    "test_devices.py", "test_training.py", "test_scaling_up.py", "test_command_line.py",
+    "00_start_here.ipynb", "test_plan.py", "test_guarding.py", "test_unet.py",
+)  # fmt: skip
+
+
+def place_in_line(item):
+    """The number of a test's file among the slowest, the first of which is 0."""
+    names = [*SLOWEST_FIRST, item.path.name]
+    return names.index(item.path.name)
+
+
+def has_keras(module):
+    """Whether a module has Keras, or a part of it, at hand: it computes with tensors."""
+    parts = [value for value in vars(module).values() if isinstance(value, ModuleType)]
+    return any(part.__name__.partition(".")[0] == "keras" for part in parts)
+
+
+def computes_with_tensors(module):
+    """Whether a test file imports Keras, if only in a test, or takes something from who has it."""
+    text = Path(module.__file__).read_text("utf-8")
+    if "import keras" in text or "from keras" in text:
+        return True
+    homes = {getattr(value, "__module__", None) or "" for value in vars(module).values()}
+    return any(has_keras(sys.modules[home]) for home in homes if home.startswith(PACKAGE))
+
+
+def pytest_collection_modifyitems(items):
+    """Put the slowest files first, and mark the tests whose answer may depend on the backend."""
+    items.sort(key=place_in_line)
+    modules = {item.module for item in items if hasattr(item, "module")}
+    tensors = {module for module in modules if computes_with_tensors(module)}
+    for item in items:
+        if getattr(item, "module", None) in tensors:
+            item.add_marker("tensors")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from diffusion_walkthrough import checkpoints
 from diffusion_walkthrough.checkpoints import load_model, save_model
 from diffusion_walkthrough.data import load_images
+from diffusion_walkthrough.files import writing
 from diffusion_walkthrough.parameters import (
     DiffusionParameters,
     ScheduleParameters,
@@ -89,9 +92,9 @@ def test_a_new_process_predicts_the_same_to_the_bit(tmp_path, first):
 
 def test_the_parameters_lie_beside_the_weights(tmp_path, first):
     path = save_model(first, tmp_path / "model")
-    assert sorted(p.name for p in path.iterdir()) == ["parameters.json", "weights.npz"]
+    assert sorted(p.name for p in path.iterdir()) == ["parameters.json", "weights.safetensors"]
     path = save_model(first, tmp_path / "other", parameters_as="pickle")
-    assert sorted(p.name for p in path.iterdir()) == ["parameters.pkl", "weights.npz"]
+    assert sorted(p.name for p in path.iterdir()) == ["parameters.pkl", "weights.safetensors"]
     assert load_model(path).diffusion_parameters == TINY
 
 
@@ -116,28 +119,12 @@ def test_a_failure_while_writing_leaves_the_earlier_model_alone(
     def fail(*_args, **_kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoints.np, "savez", fail)
+    monkeypatch.setattr(checkpoints, "save_weights", fail)
     monkeypatch.setattr(DiffusionModel, "save", fail)
     with pytest.raises(OSError, match="disk full"):
         save_model(broken, path, overwrite=True)
     np.testing.assert_array_equal(prediction(load_model(path)), prediction(first))
     assert [p.name for p in tmp_path.iterdir()] == [name]
-
-
-def test_a_failure_of_the_last_rename_puts_the_earlier_model_back(
-    tmp_path, monkeypatch, first, second
-):
-    path = save_model(first, tmp_path / "model")
-
-    def fail(*_args):
-        raise OSError("no rename today")
-
-    monkeypatch.setattr(checkpoints.os, "replace", fail)
-    monkeypatch.setattr(checkpoints, "save_parameters", lambda *_: None)
-    with pytest.raises(OSError, match="no rename"):
-        save_model(second, path, overwrite=True)
-    monkeypatch.undo()
-    np.testing.assert_array_equal(prediction(load_model(path)), prediction(first))
 
 
 def test_a_folder_with_other_files_is_never_replaced(tmp_path, first):
@@ -162,49 +149,130 @@ def test_missing_and_doubled_files_are_named(tmp_path, first):
     with pytest.raises(FileNotFoundError, match=r"parameters\.json"):
         load_model(path)
     save_parameters(TINY, path / "parameters.json")
-    (path / "weights.npz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"weights\.npz"):
+    (path / "weights.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"weights\.safetensors or weights\.npz; .* both"):
         load_model(path)
-
-
-def test_weights_that_do_not_fit_are_refused(tmp_path, first):
-    path = save_model(first, tmp_path / "model")
-    wider = dataclasses.replace(TINY, unet=dataclasses.replace(TINY.unet, base_width=8))
-    save_parameters(wider, path / "parameters.json", overwrite=True)
-    with pytest.raises(ValueError, match="does not fit"):
+    for name in ("weights.npz", "weights.safetensors"):
+        (path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"weights\.safetensors"):
         load_model(path)
 
 
 @pytest.mark.parametrize("name", ["model", "model.keras"])
 def test_a_damaged_file_is_an_error(tmp_path, name, first):
     path = save_model(first, tmp_path / name)
-    file = path / "weights.npz" if path.is_dir() else path
+    file = path / "weights.safetensors" if path.is_dir() else path
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(ValueError, match="damaged"):
         load_model(path)
 
 
-def test_weights_that_are_not_finite_floats_are_refused(tmp_path, first):
+def test_a_keras_file_with_numbers_that_are_not_finite_is_refused(tmp_path):
+    model = random_model()
+    model.network.set_weights([weight * np.nan for weight in model.network.get_weights()])
+    with pytest.raises(ValueError, match=r"model\.keras holds weights that are not finite"):
+        load_model(save_model(model, tmp_path / "model.keras"))
+
+
+def changed(parameters, **changes):
+    """Parameters with changes in a section, or in the whole: {"unet__groups": 4}."""
+    for name, value in changes.items():
+        section, _, field = name.partition("__")
+        if field:
+            value = dataclasses.replace(getattr(parameters, section), **{field: value})
+        parameters = dataclasses.replace(parameters, **{section: value})
+    return parameters
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"schedule__timesteps": 20}, "schedule.timesteps was 10 and is 20 now"),
+        ({"schedule__name": "cosine"}, "schedule.name was 'linear' and is 'cosine' now"),
+        ({"prediction": "x_start"}, "prediction was 'noise' and is 'x_start' now"),
+        ({"loss": "kl", "variance": "learned"}, "variance was 'fixed_large' and is 'learned' now"),
+        ({"unet__groups": 1}, "unet.groups was 2 and is 1 now"),
+        ({"unet__image_size": 8}, "unet.image_size was 4 and is 8 now"),
+        (
+            {"unet__base_width": 8, "unet__residual_blocks": 2},
+            "base_width was 4 .*; unet.residual_blocks was 1",
+        ),
+        ({"training__batch_size": 8, "loss": "kl", "pixel_levels": 17}, None),
+        ({"training__precision": "mixed_bfloat16", "unet__dropout": 0.5}, None),
+    ],
+    ids=str,
+)
+def test_parameters_that_were_edited_beside_the_weights_are_noticed(tmp_path, first, changes, said):
     path = save_model(first, tmp_path / "model")
-    arrays = first.network.get_weights()
-    for change in (lambda a: a * np.nan, lambda a: a.astype("U"), lambda a: a.astype("int32")):
-        changed = {f"{i:05d}": change(array) for i, array in enumerate(arrays)}
-        np.savez(path / "weights.npz", **changed)
-        with pytest.raises(ValueError, match="damaged"):
+    edited = changed(TINY, **changes)
+    save_parameters(edited, path / "parameters.json", overwrite=True)
+    if said is None:  # nothing that the weights depend on
+        assert load_model(path).diffusion_parameters == edited
+    else:
+        with pytest.raises(ValueError, match=f"edited after the weights were saved: .*{said}.*Put"):
             load_model(path)
 
 
-def test_weights_of_another_format_are_damaged_too(tmp_path, first):
+OLD = Path(__file__).parent / "files" / "old"
+
+
+@pytest.mark.parametrize("name", ["model", "model.keras", "bare.keras"])
+def test_the_models_that_an_earlier_version_saved_predict_the_same(name):
+    model = load_model(OLD / name)
+    with np.load(OLD / "guess.npz") as saved:
+        guess = keras.ops.convert_to_numpy(model.denoise.ask(saved["x_t"], saved["t"]))
+        np.testing.assert_allclose(guess, saved["noise"], rtol=0, atol=1e-6)
+        assert np.abs(saved["noise"]).max() > 0.1
+
+
+def test_an_old_folder_is_replaced_by_a_new_one(tmp_path, first):
+    path = Path(shutil.copytree(OLD / "model", tmp_path / "model"))
+    save_model(first, path, overwrite=True)
+    assert sorted(p.name for p in path.iterdir()) == ["parameters.json", "weights.safetensors"]
+    np.testing.assert_array_equal(prediction(load_model(path)), prediction(first))
+
+
+# Only a model is ever replaced -------------------------------------------------------------------
+
+
+def test_a_folder_of_the_name_of_a_keras_file_is_never_replaced(tmp_path, first):
+    for place in ("run.keras", "empty.keras"):
+        (tmp_path / place).mkdir()
+    (tmp_path / "run.keras" / "precious").write_text("x")
+    for place in ("run.keras", "empty.keras"):
+        with pytest.raises(FileExistsError, match="name of its own"):
+            save_model(first, tmp_path / place, overwrite=True)
+    assert (tmp_path / "run.keras" / "precious").read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "weights.safetensors", "parameters.json"])
+def test_a_folder_in_the_place_of_one_of_its_files_is_never_replaced(tmp_path, first, name):
+    (tmp_path / "model" / name).mkdir(parents=True)
+    (tmp_path / "model" / name / "precious").write_text("x")
+    with pytest.raises(FileExistsError, match=name):
+        save_model(first, tmp_path / "model", overwrite=True)
+    assert (tmp_path / "model" / name / "precious").read_text() == "x"
+
+
+def test_a_file_in_the_place_of_the_folder_is_never_replaced(tmp_path, first):
+    (tmp_path / "notes").write_text("x")
+    with pytest.raises(FileExistsError, match="notes"):
+        save_model(first, tmp_path / "notes", overwrite=True)
+    assert (tmp_path / "notes").read_text() == "x"
+
+
+def test_what_systems_and_jupyter_put_into_a_model_s_folder_stays_and_is_in_nobody_s_way(
+    tmp_path, first, second
+):
     path = save_model(first, tmp_path / "model")
-    raw = bytearray((path / "weights.npz").read_bytes())
-    raw[raw.find(b"PK\1\2") + 10] = 99  # a compression that nobody has
-    (path / "weights.npz").write_bytes(raw)
-    with pytest.raises(ValueError, match="damaged"):
-        load_model(path)
-    with (path / "weights.npz").open("wb") as file:
-        np.save(file, np.zeros(3))
-    with pytest.raises(ValueError, match="damaged"):
-        load_model(path)
+    (path / ".DS_Store").write_text("x")
+    (path / "Thumbs.db").write_text("x")
+    (path / ".ipynb_checkpoints").mkdir()
+    (path / ".ipynb_checkpoints" / "parameters-checkpoint.json").write_text("x")
+    np.testing.assert_array_equal(prediction(load_model(path)), prediction(first))
+    save_model(second, path, overwrite=True)
+    np.testing.assert_array_equal(prediction(load_model(path)), prediction(second))
+    assert (path / ".ipynb_checkpoints" / "parameters-checkpoint.json").read_text() == "x"
 
 
 def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch, first):
@@ -230,10 +298,18 @@ def test_a_folder_does_not_bear_the_suffix_of_a_file(tmp_path, first):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_after_a_kill_between_the_two_renames_the_earlier_model_is_named(tmp_path, first):
-    save_model(first, tmp_path / "model").rename(tmp_path / ".model-1f2e3d4c-old")
-    with pytest.raises(FileNotFoundError, match=r"model-1f2e3d4c-old"):
+def test_after_a_kill_between_the_two_renames_the_earlier_model_is_put_back(
+    tmp_path, first, second
+):
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    left = f".~{writing._HOST}-{dead.pid}-1f2e3d4c-old-model"
+    save_model(first, tmp_path / "model").rename(tmp_path / left)
+    with pytest.raises(FileNotFoundError, match=f"killed .* left the earlier model as .*{left}"):
         load_model(tmp_path / "model")
+    with pytest.raises(FileExistsError, match="overwrite=True"):  # and is not overwritten unasked
+        save_model(second, tmp_path / "model")
+    np.testing.assert_array_equal(prediction(load_model(tmp_path / "model")), prediction(first))
 
 
 def test_other_files_and_models_are_refused(tmp_path, first):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -13,21 +14,33 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from pocket import pocket_network
 from tiny import TINY
 
-from diffusion_walkthrough import command_line
+from diffusion_walkthrough import command_line, training, unet
 from diffusion_walkthrough.checkpoints import load_model
 from diffusion_walkthrough.command_line import main
 from diffusion_walkthrough.data import load_images, to_uint8
+from diffusion_walkthrough.engine.callbacks import SampleHistory
 from diffusion_walkthrough.evaluation import precision_recall
 from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters, save_parameters
-from diffusion_walkthrough.planning import plan
-from diffusion_walkthrough.training import DiffusionModel, ResumeTraining
-
-pytestmark = pytest.mark.slow  # whole runs; nothing here depends on the backend
+from diffusion_walkthrough.planner.plan import plan
+from diffusion_walkthrough.training import DiffusionModel
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = load_images("digits")[0][:64]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pocket():
+    """Pocket networks, which are quickly traced, wherever a UNet would be built."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "build_unet", pocket_for_tiny)
+        yield
+
+
+def pocket_for_tiny(parameters, *others):
+    return pocket_network() if parameters == TINY.unet else unet.build_unet(parameters, *others)
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +84,16 @@ def test_training_by_line_is_training_by_hand(run, workshop):
     keras.utils.set_random_seed(0)
     model = DiffusionModel(parameters, seed=0)
     model.compile()
-    callbacks = [ResumeTraining(workshop / "by_hand")]
-    model.fit(IMAGES, epochs=2, verbose=0, callbacks=callbacks)
+    model.fit(IMAGES, epochs=2, verbose=0)
     for a, b in zip(weights(run), model.network.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_unet_is_trained_in_the_same_way(workshop, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "build_unet", unet.build_unet)
+    assert main(train_words(workshop, tmp_path / "run", 1, "--quiet")) == 0
+    assert capsys.readouterr().out.startswith("1 epochs, loss ")
+    assert len(weights(tmp_path / "run")) > 30
 
 
 def test_a_run_leaves_history_pictures_and_checkpoints(run):
@@ -86,7 +105,7 @@ def test_a_run_leaves_history_pictures_and_checkpoints(run):
     assert pictures == ["epoch-000000.png", "epoch-000002.png"]
     with Image.open(run / "pictures" / pictures[1]) as picture:
         assert picture.size == (4 * 50 + 2, 4 * 50 + 2)  # 16 digits, each pixel 6 wide
-    assert len(list((run / "checkpoints").iterdir())) == 2
+    assert len(list((run / "checkpoints").glob("*.npz"))) == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is not known there")
@@ -94,11 +113,14 @@ def test_killed_the_same_line_goes_on(run, workshop, tmp_path, capsys):
     """The process kills itself while it writes the history of its first epoch."""
     folder = tmp_path / "run"
     code = (
-        "import os, signal\nfrom diffusion_walkthrough import command_line\n"
-        "write = command_line.write_file_atomically\n"
+        f"import os, signal, sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\n"
+        "from pocket import pocket_network\n"
+        "from diffusion_walkthrough import command_line, training\n"
+        "training.build_unet = lambda *_: pocket_network()\n"
+        "write = command_line.write_whole\n"
         "def write_and_die(path, content):\n    write(path, content)\n"
         "    if path.name == 'history.csv':\n        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "command_line.write_file_atomically = write_and_die\n"
+        "command_line.write_whole = write_and_die\n"
         f"command_line.main({train_words(workshop, folder, 2)!r})"
     )
     killed = subprocess.run(
@@ -108,10 +130,83 @@ def test_killed_the_same_line_goes_on(run, workshop, tmp_path, capsys):
     assert not (folder / "model").exists()
     for words in (["--quiet"], []):  # goes on; and then has ended already
         assert main(train_words(workshop, folder, 2, *words)) == 0
-        assert capsys.readouterr().out.startswith("2 epochs, loss ")
+        printed = capsys.readouterr().out
+        assert printed.count("2 epochs, loss ") == 1
+        assert ("had ended already. For a longer one, add --epochs with" in printed) == (not words)
         assert rows(folder) == rows(run)
         for a, b in zip(weights(folder), weights(run), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_another_seed_or_number_of_steps_is_another_run(run, workshop, capsys):
+    for words, message in [
+        (["--seed", "5"], "seed was 0 there and is 5 here"),
+        (["--steps-per-epoch", "3"], "steps per epoch was 4 there and is 3 here"),
+    ]:
+        assert main(train_words(workshop, run, 2, *words)) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_epochs_of_some_steps_are_saved_one_by_one(workshop, tmp_path):
+    folder = tmp_path / "run"
+    assert main(train_words(workshop, folder, 3, "--steps-per-epoch", "1", "--quiet")) == 0
+    assert [row[0] for row in rows(folder)] == ["epoch", "1", "2", "3"]
+    names = sorted(path.name for path in (folder / "checkpoints").glob("*.npz"))
+    assert names == ["checkpoint-000002.npz", "checkpoint-000003.npz"]
+
+
+def test_an_ended_run_whose_learning_rate_falls_says_what_a_longer_one_needs(
+    workshop, tmp_path, capsys
+):
+    parameters = load_parameters(workshop / "tiny.json")
+    decaying = dataclasses.replace(parameters.training, decay_steps=4)
+    file = tmp_path / "decaying.json"
+    save_parameters(dataclasses.replace(parameters, training=decaying), file)
+    words = train_words(workshop, tmp_path / "run", 1, "--quiet")
+    words[words.index("--parameters") + 1] = str(file)
+    for _ in range(2):
+        assert main(words) == 0
+    assert "had ended already. Its learning rate falls to 0" in capsys.readouterr().out
+    words[words.index("--epochs") + 1] = "2"
+    assert main(words) == 2
+    assert "the run is over: its 4 steps" in capsys.readouterr().err
+
+
+def test_what_cannot_be_saved_on_the_way_ends_no_training(workshop, tmp_path, monkeypatch):
+    """A picture's place is taken by a folder, a model's by a stranger who leaves later."""
+    folder = tmp_path / "run"
+    (folder / "pictures" / "epoch-000001.png").mkdir(parents=True)
+    (folder / "model").mkdir()
+    stranger = folder / "model" / "stranger.txt"
+    stranger.write_text("mine")
+    draw = SampleHistory._draw
+
+    def leave_before_the_end(self, epochs):
+        if epochs == 2:
+            stranger.unlink()
+        draw(self, epochs)
+
+    monkeypatch.setattr(SampleHistory, "_draw", leave_before_the_end)
+    words = train_words(workshop, folder, 2, "--quiet", "--pictures-every", "1")
+    with pytest.warns(UserWarning, match="goes on without that") as caught:
+        done = main(words)
+    assert done == 0
+    told = [str(w.message) for w in caught if "goes on without" in str(w.message)]
+    assert len(told) == 2
+    assert "epoch-000001.png" in told[0]
+    assert "stranger.txt" in told[1]
+    assert (folder / "pictures" / "epoch-000002.png").is_file()
+    assert (folder / "model" / "parameters.json").is_file()
+
+
+def test_names_that_a_terminal_cannot_show_end_no_run(workshop, tmp_path):
+    words = ["plan", "--parameters", str(tmp_path / "Zürich.json")]
+    save_parameters(TINY, words[-1])
+    command = [sys.executable, "-m", "diffusion_walkthrough", *words, "--device", "Zürich"]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, env=ascii_only)
+    assert done.returncode == 2
+    assert b"Z\\xfcrich" in done.stderr
 
 
 def test_control_c_says_how_to_go_on(workshop, tmp_path, monkeypatch, capsys):
@@ -212,7 +307,12 @@ def test_a_plan_is_that_of_the_planner(workshop, capsys):
     ("words", "message"),
     [
         (["train", "--parameters", "nowhere.json", "--folder", "x"], "There is no file nowhere"),
+        (["train", "--parameters", "digit", "--folder", "x"], "Did you mean 'digits'?"),
+        (["plan", "--parameters", "zzz"], "none of digits, mnist, cifar10, celeba_hq_256"),
         (["train", "--parameters", "digits", "--folder", "x", "--batch-size", "0"], "batch_size=0"),
+        (["train", "--parameters", "digits", "--folder", "x", "--epochs", "0"], "--epochs 0 must"),
+        (["evaluate", "--model", "digits", "-n", "-39"], "-n -39 must be at least 1"),
+        (["train", "--parameters", "digits", "--folder", "~no_such_person/x"], "home directory"),
         (["train", "--parameters", "celeba_hq_256", "--folder", "x"], "--data with a folder"),
         (["train", "--parameters", "digits", "--folder", "x", "--data", "digit"], "Did you mean"),
         (["sample", "--model", "digit", "--out", "x.png"], "Did you mean 'digits'"),
@@ -228,7 +328,7 @@ def test_an_error_is_one_line(words, message, capsys, monkeypatch, tmp_path):
     assert printed.startswith("error: ")
     assert message in printed
     assert printed.count("\n") == 1
-    with pytest.raises((ValueError, OSError)):
+    with pytest.raises((ValueError, OSError, RuntimeError)):
         main([*words, "--traceback"])
 
 

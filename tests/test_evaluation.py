@@ -2,9 +2,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.linalg import sqrtm
+from sklearn.neighbors import KNeighborsClassifier
 
 from diffusion_walkthrough.data import load_images
-from diffusion_walkthrough.evaluation import nearest_distance, precision_recall
+from diffusion_walkthrough.evaluation import (
+    ball_radii,
+    flatten,
+    frechet_distance,
+    nearest,
+    nearest_distance,
+    nearest_label_accuracy,
+    precision_recall,
+)
 
 
 def distance(a, b):
@@ -118,6 +128,147 @@ def test_held_out_digits_are_no_copies():
 def test_nearest_distance_of_single_numbers():
     images, training = np.array([[0.0], [4.0], [9.0]]), np.array([[1.0], [6.0]])
     assert nearest_distance(images, training).tolist() == [1.0, 2.0, 3.0]
+    assert nearest(images, training)[0].tolist() == [0, 1, 1]
+
+
+def test_the_places_of_the_nearest_are_those_in_the_whole_set():
+    rng = np.random.default_rng(6)
+    images, training = rng.normal(size=(2100, 2)), rng.normal(size=(50, 2))
+    places, distances = nearest(images, training)
+    np.testing.assert_allclose(np.linalg.norm(images - training[places], axis=1), distances)
+    np.testing.assert_array_equal(distances, nearest_distance(images, training))
+
+
+def test_balls_reach_to_the_kth_other():
+    rows = np.array([[0.0], [1.0], [3.0], [9.0]])
+    assert ball_radii(rows, 1).tolist() == [1, 1, 2, 6]
+    assert ball_radii(rows, 3).tolist() == [9, 8, 6, 9]
+
+
+# --- Features -------------------------------------------------------------------------------------
+
+
+def brightness(images):
+    """One feature for each image: its mean."""
+    return np.mean(images, axis=(1, 2, 3))[:, None]
+
+
+def test_pixels_are_the_features_unless_others_are_given():
+    images = np.random.default_rng(7).normal(size=(20, 4, 4, 1))
+    others = np.random.default_rng(8).normal(size=(30, 4, 4, 1))
+    assert flatten(images).shape == (20, 16)
+    for measure in (precision_recall, nearest_distance, frechet_distance):
+        by_pixels = measure(images, others)
+        np.testing.assert_array_equal(by_pixels, measure(images, others, features=flatten))
+        by_brightness = measure(images, others, features=brightness)
+        np.testing.assert_allclose(by_brightness, measure(brightness(images), brightness(others)))
+        assert np.any(np.not_equal(by_brightness, by_pixels))
+
+
+@pytest.mark.parametrize("measure", [precision_recall, nearest_distance, frechet_distance])
+@pytest.mark.parametrize(
+    ("features", "shape"),
+    [
+        (lambda x: np.mean(x, axis=(1, 2, 3)), r"\(9,\)"),  # a number, not a row
+        (lambda x: x, r"\(9, 4, 4, 1\)"),
+        (lambda x: np.zeros((1, 5)), r"\(1, 5\)"),  # of the whole set, not of each image
+        (lambda x: np.full((len(x), 5), np.nan), r"\(9, 5\)"),
+    ],
+)
+def test_features_that_are_not_one_row_for_each_image_are_refused(measure, features, shape):
+    images = np.zeros((9, 4, 4, 1))
+    message = rf"features of \w+, 9 images, have shape {shape}.*one row of finite numbers"
+    with pytest.raises(ValueError, match=message):
+        measure(images, images, features=features)
+
+
+# --- Two clouds as Gaussians ----------------------------------------------------------------------
+
+
+def cloud(mean, covariance, n=12):
+    """Points whose mean and covariance are exactly these."""
+    points = np.random.default_rng(n).normal(size=(n, len(mean)))
+    white = np.linalg.qr(points - points.mean(axis=0))[0] * np.sqrt(n - 1)
+    return white @ np.linalg.cholesky(covariance).T + mean
+
+
+def test_the_distance_of_two_bells_in_one_dimension_is_known_in_closed_form():
+    """(μ_1 - μ_2)² + (σ_1 - σ_2)², for numbers."""
+    one, other = cloud([0.3], np.array([[4.0]])), cloud([-0.7], np.array([[0.25]]), n=9)
+    assert frechet_distance(one, other) == pytest.approx(1.0**2 + 1.5**2)
+
+
+def test_independent_features_add_up():
+    one, other = cloud([0, 1, 2], np.diag([1.0, 4, 9])), cloud([1, 1, 0], np.diag([4.0, 4, 1]))
+    assert frechet_distance(one, other) == pytest.approx((1 + 0 + 4) + (1 + 0 + 4))
+
+
+def test_turned_and_stretched_clouds_against_the_formula_with_a_matrix_root():
+    rng = np.random.default_rng(9)
+    one = rng.normal(size=(40, 5)) @ rng.normal(size=(5, 5)) + rng.normal(size=5)
+    other = rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5))
+    cov_1, cov_2 = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
+    expected = np.sum((one.mean(0) - other.mean(0)) ** 2)
+    expected += np.trace(cov_1 + cov_2 - 2 * np.real(sqrtm(cov_1 @ cov_2)))
+    assert frechet_distance(one, other) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(other, one) == pytest.approx(expected, rel=1e-6)
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    assert frechet_distance(one @ turn, other @ turn) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(2 * one, 2 * other) == pytest.approx(4 * expected, rel=1e-6)
+
+
+def test_the_same_images_in_another_order_have_no_distance():
+    """Also where a covariance has no inverse: fewer images than pixels, and some always black."""
+    images = load_images("digits")[0][:50]
+    assert 0 <= frechet_distance(images, images[::-1]) < 1e-9
+
+
+def test_digits_are_nearer_to_other_digits_than_to_brighter_ones_or_to_noise():
+    images, _ = load_images("digits")
+    held_out, _ = load_images("digits", split="test")
+    brighter = np.clip(held_out + 0.2, -1, 1)
+    noise = np.random.default_rng(10).uniform(-1, 1, held_out.shape)
+    distances = [frechet_distance(images, others) for others in (held_out, brighter, noise)]
+    assert distances == sorted(distances)
+    assert distances[1] > 2 * distances[0]
+
+
+def test_a_covariance_needs_two_images():
+    one, many = np.zeros((1, 8, 8, 1)), np.zeros((5, 8, 8, 1))
+    with pytest.raises(ValueError, match=r"real has 1 image.*at least 2.*Draw more"):
+        frechet_distance(one, many)
+    with pytest.raises(ValueError, match=r"drawn has 1 image"):
+        frechet_distance(many, one)
+
+
+# --- Labels ---------------------------------------------------------------------------------------
+
+
+def test_nearest_labels_against_scikit_learn():
+    known, known_labels = load_images("digits")
+    held_out, labels = load_images("digits", split="test")
+    noise = np.random.default_rng(0).standard_normal(held_out.shape)
+    noisy = 0.6 * held_out + 0.8 * noise
+    classifier = KNeighborsClassifier(1).fit(flatten(0.6 * known), known_labels)
+    found = nearest_label_accuracy(noisy, labels, 0.6 * known, known_labels)
+    assert found == pytest.approx(classifier.score(flatten(noisy), labels), abs=1e-9)
+
+
+def test_digits_are_recognized_without_noise_and_lost_in_it():
+    known, known_labels = load_images("digits")
+    held_out, labels = load_images("digits", split="test")
+    noise = np.random.default_rng(0).standard_normal(held_out.shape)
+    accuracy = []
+    for alpha_bar in (1.0, 0.3, 1e-8):
+        noisy = np.sqrt(alpha_bar) * held_out + np.sqrt(1 - alpha_bar) * noise
+        shrunk = np.sqrt(alpha_bar) * known
+        accuracy.append(nearest_label_accuracy(noisy, labels, shrunk, known_labels))
+    assert accuracy[0] > 0.95
+    assert accuracy[0] > accuracy[1] > accuracy[2]
+    assert accuracy[2] < 0.2
+
+
+# --- What is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -132,7 +283,7 @@ def test_a_wrong_k_is_refused(k, error):
     precision_recall(small, large, k=3)
 
 
-@pytest.mark.parametrize("function", [precision_recall, nearest_distance])
+@pytest.mark.parametrize("function", [precision_recall, nearest_distance, frechet_distance])
 @pytest.mark.parametrize(
     ("first", "second", "piece"),
     [

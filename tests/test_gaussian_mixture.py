@@ -3,7 +3,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import integrate, stats
 
-from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD as WORLD, GaussianMixture
+from diffusion_walkthrough.gaussian_mixture import (
+    ONE_DIMENSIONAL_WORLD as WORLD,
+    STANDARD_NORMAL,
+    GaussianMixture,
+)
 
 GRID = np.linspace(-9, 9, 60_001)
 ALPHA_BARS = [0.999, 0.9, 0.5, 0.1, 0.001]
@@ -150,6 +154,68 @@ def test_guesses_at_the_two_ends():
     np.testing.assert_allclose(WORLD.expected_noise(x_t, 1.0), 0.0, atol=1e-15)
     np.testing.assert_allclose(WORLD.expected_x_start(x_t, 0.0), WORLD.mean)
     np.testing.assert_allclose(WORLD.expected_noise(x_t, 0.0), x_t)
+
+
+@pytest.mark.parametrize("alpha_bar", ALPHA_BARS)
+@pytest.mark.parametrize("x_t", [-0.7, 0.35, 2.5])
+def test_what_is_left_open_is_the_variance_of_the_integrated_posterior(alpha_bar, x_t):
+    joint = joint_by_hand(x_t, alpha_bar)
+    joint /= integral(joint)
+    mean = integral(joint * GRID)
+    expected = integral(joint * (GRID - mean) ** 2)
+    found = WORLD.x_start_variance(x_t, alpha_bar)
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-10)
+    assert WORLD.x_start_variance(np.zeros((3, 1)), np.full(2, alpha_bar)).shape == (3, 2)
+
+
+def test_nothing_is_left_open_without_noise_and_all_with_nothing_else():
+    assert WORLD.x_start_variance(0.3, 1.0) == pytest.approx(0, abs=1e-15)
+    assert WORLD.x_start_variance(0.3, 0.0) == pytest.approx(WORLD.variance)
+
+
+def test_not_knowable_by_lot():
+    rng = np.random.default_rng(0)
+    x_start = WORLD.sample(200_000, rng)
+    for alpha_bar in (0.95, 0.5, 0.1):
+        noise = rng.standard_normal(x_start.shape)
+        x_t = np.sqrt(alpha_bar) * x_start + np.sqrt(1 - alpha_bar) * noise
+        guess = WORLD.expected_x_start(x_t, alpha_bar)
+        by_lot = np.mean((guess - x_start) ** 2) / x_start.var()
+        # 200,000 draws know it to about 0.3 per cent
+        assert WORLD.not_knowable(alpha_bar) == pytest.approx(by_lot, rel=0.015)
+
+
+def test_not_knowable_rises_with_noise_from_0_to_1():
+    shares = WORLD.not_knowable([0.9999, 0.9, 0.5, 0.1, 1e-6])
+    assert (np.diff(shares) > 0).all()
+    assert shares[0] < 0.01
+    assert shares[-1] == pytest.approx(1, abs=1e-4)
+    assert WORLD.not_knowable(0.5).shape == ()
+    assert WORLD.not_knowable([[0.5], [0.1]]).shape == (2, 1)
+
+
+def test_what_is_left_open_of_a_single_bell_is_known_in_closed_form():
+    """A bell of variance 1 stays one: x_t tells ᾱ of the variance of x_0, and leaves 1-ᾱ."""
+    np.testing.assert_allclose(STANDARD_NORMAL.not_knowable([0.9, 0.2]), [0.1, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(STANDARD_NORMAL.x_start_variance([-1, 2], 0.3), 0.7)
+
+
+@pytest.mark.parametrize("alpha_bar", [0.9, 0.2, 0.001])
+def test_share_misplaced_is_half_the_area_between(alpha_bar):
+    noised = WORLD.noised(alpha_bar)
+
+    def between(x):
+        return abs(noised.pdf(x) - stats.norm.pdf(x)) / 2
+
+    area, _ = integrate.quad(between, -8, 8, limit=400, points=[-1, -0.5, 0, 0.5, 1])
+    assert noised.share_misplaced(STANDARD_NORMAL) == pytest.approx(area, abs=1e-4)
+    assert STANDARD_NORMAL.share_misplaced(noised) == noised.share_misplaced(STANDARD_NORMAL)
+
+
+def test_share_misplaced_is_0_at_the_same_place_and_1_far_away():
+    far = GaussianMixture([1.0], [50.0], [0.5])
+    assert WORLD.share_misplaced(WORLD) == 0
+    assert far.share_misplaced(STANDARD_NORMAL) == pytest.approx(1, abs=1e-6)
 
 
 def test_arrays_broadcast_together():

@@ -476,3 +476,53 @@ def test_every_table_is_finite_in_float32():
 def test_steps_outside_the_schedule_are_refused(t):
     with pytest.raises(ValueError, match=r"0 … 9: steps count from 0"):
         extract(np.linspace(0, 1, 10), t, 2)
+
+
+# -- rates ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "jsd"])
+@pytest.mark.parametrize("ndim", [1, 2, 4])
+def test_rates_are_the_factors_of_image_and_noise_and_their_squares_add_up_to_1(name, ndim):
+    """Against the product of all that was kept, in float64; and t = -1 is the clean image."""
+    schedule = NoiseSchedule(make_betas(name, 50))
+    t = np.arange(-1, 50)
+    signal, noise = schedule.rates(t, ndim)
+    left = np.append(1.0, np.cumprod(1 - make_betas(name, 50)))
+    for rate, expected in ((signal, np.sqrt(left)), (noise, np.sqrt(1 - left))):
+        assert rate.shape == (51,) + (1,) * (ndim - 1)
+        np.testing.assert_allclose(rate.ravel(), expected, rtol=2e-6, atol=1e-7)
+    np.testing.assert_allclose(np.square(signal) + np.square(noise), 1, atol=1e-6)
+    assert (signal.ravel()[0], noise.ravel()[0]) == (1, 0)
+
+
+def test_rates_are_of_the_kind_of_t(linear):
+    from keras import ops
+
+    t = np.array([-1, 0, 999], dtype="int32")
+    arrays = linear.rates(t, 4)
+    tensors = linear.rates(ops.convert_to_tensor(t), 4)
+    for array, tensor in zip(arrays, tensors, strict=True):
+        assert isinstance(array, np.ndarray)
+        assert array.dtype == np.float32
+        assert not isinstance(tensor, np.ndarray)
+        np.testing.assert_array_equal(array, ops.convert_to_numpy(tensor))
+
+
+def test_rates_take_one_look_at_each_image(linear):
+    t = np.array([500, 3, 500, -1])
+    signal, noise = linear.rates(t, 3)
+    for i, step in enumerate(t):
+        alone = linear.rates(np.array([step]), 3)
+        np.testing.assert_array_equal((signal[i : i + 1], noise[i : i + 1]), alone)
+
+
+@pytest.mark.parametrize("t", [-2, 1000])
+def test_rates_of_steps_that_there_are_not_are_refused(linear, t):
+    with pytest.raises(ValueError, match=rf"t = {t} must lie in -1 … 999"):
+        linear.rates(np.array([0, t]), 4)
+
+
+def test_the_logarithm_of_what_is_kept_adds_up(linear):
+    np.testing.assert_allclose(linear.log_alphas_cumprod, np.cumsum(np.log1p(-linear.betas)))
+    assert NoiseSchedule(make_betas("jsd", 10)).log_alphas_cumprod[-1] == -np.inf

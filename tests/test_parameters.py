@@ -6,12 +6,14 @@ import pickle
 import pickletools
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from diffusion_walkthrough import parameters as parameters_module
+from diffusion_walkthrough.checks import LARGEST
+from diffusion_walkthrough.files import writing
 from diffusion_walkthrough.parameters import (
     LOSS_NAMES,
     PRECISION_NAMES,
@@ -33,6 +35,7 @@ PRESETS = [
     DiffusionParameters.cifar10,
     DiffusionParameters.celeba_hq_256,
 ]
+OLD = Path(__file__).parent / "files" / "old"
 SUFFIXES = [".json", ".pkl", ".pickle"]
 
 
@@ -67,10 +70,10 @@ schedules = st.tuples(betas, betas).flatmap(
 )
 trainings = st.builds(
     TrainingParameters,
-    learning_rate=st.floats(0, exclude_min=True, allow_infinity=False),
+    learning_rate=st.floats(0, LARGEST, exclude_min=True),
     warmup_steps=st.integers(0, 10**6),
     batch_size=st.integers(1, 10**6),
-    gradient_clip=st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
+    gradient_clip=st.none() | st.floats(0, LARGEST, exclude_min=True),
     ema_momentum=st.none() | betas,
     horizontal_flip=st.booleans(),
     precision=st.sampled_from(PRECISION_NAMES),
@@ -164,7 +167,7 @@ WRONG = [
     (ScheduleParameters, "timesteps", 0, ValueError, "at least 1"),
     (ScheduleParameters, "timesteps", 1000.0, TypeError, "Write timesteps=1000"),
     (ScheduleParameters, "timesteps", True, TypeError, "whole number"),
-    (ScheduleParameters, "timesteps", "1000", TypeError, "whole number"),
+    (ScheduleParameters, "timesteps", "1000", TypeError, "Write timesteps=1000"),
     (ScheduleParameters, "timesteps", math.nan, TypeError, "whole number"),
     (ScheduleParameters, "beta_start", 0, ValueError, "above 0"),
     (ScheduleParameters, "beta_start", math.nan, ValueError, "finite"),
@@ -178,6 +181,8 @@ WRONG = [
     (UNetParameters, "image_size", 28, ValueError, "28/8 is not whole"),
     (UNetParameters, "image_size", 28, ValueError, "(3 at most), or pad the images to 32"),
     (UNetParameters, "image_size", -8, ValueError, "at least 1"),
+    (UNetParameters, "image_size", (64, 128), TypeError, "images must be square"),
+    (UNetParameters, "image_size", [64, 64], TypeError, "Write image_size=64"),
     (UNetParameters, "channels", 0, ValueError, "at least 1"),
     (UNetParameters, "base_width", 2, ValueError, "at least 4"),
     (UNetParameters, "width_multipliers", (), ValueError, "at least one level"),
@@ -191,6 +196,8 @@ WRONG = [
     (UNetParameters, "dropout", -0.1, ValueError, "from 0"),
     (UNetParameters, "groups", 48, ValueError, "Use for example 16"),
     (TrainingParameters, "learning_rate", 0.0, ValueError, "above 0"),
+    (TrainingParameters, "learning_rate", 1e39, ValueError, "finite"),
+    (TrainingParameters, "gradient_clip", 1e39, ValueError, "finite"),
     (TrainingParameters, "warmup_steps", -1, ValueError, "at least 0"),
     (TrainingParameters, "batch_size", 0, ValueError, "at least 1"),
     (TrainingParameters, "gradient_clip", 0, ValueError, "None"),
@@ -360,7 +367,7 @@ def test_a_failure_while_saving_leaves_the_old_file_and_nothing_else(
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(parameters_module.os, failing, fail)
+    monkeypatch.setattr(writing.os, failing, fail)
     with pytest.raises(OSError, match="the disk is full"):
         save_parameters(DiffusionParameters.mnist(), path, overwrite=True)
     assert path.read_bytes() == before
@@ -426,19 +433,35 @@ def test_a_broken_json_file_is_refused_with_its_name_and_problem(tmp_path, digit
     assert "broken.json" in str(caught.value)
 
 
-def test_a_file_of_version_1_means_what_was_not_a_choice_then(tmp_path, digits):
+ADDED_LATER = {  # by field, the version of the files that has it first, and what it was before
+    "decay_steps": (2, None),
+    "precision": (3, "float32"),
+    "gradient_accumulation_steps": (3, 1),
+    "loss": (2, "mse"),
+    "pixel_levels": (3, 256),
+}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".pkl"])
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("name", ADDED_LATER)
+def test_what_a_version_did_not_have_is_what_it_meant_and_all_else_must_be_there(
+    tmp_path, digits, name, version, suffix
+):
     values = digits.to_dict()
-    assert values.pop("loss") == "mse"
-    assert values.pop("pixel_levels") == 17
-    assert values["training"].pop("precision") == "float32"
-    assert values["training"].pop("gradient_accumulation_steps") == 1
-    path = tmp_path / "old.json"
-    path.write_text(
-        json.dumps(
-            {"format": "diffusion_walkthrough.parameters", "version": 1, "parameters": values}
-        )
-    )
-    assert load_parameters(path) == dataclasses.replace(digits, pixel_levels=256)
+    owner = values["training"] if name in values["training"] else values
+    del owner[name]
+    content = {"format": "diffusion_walkthrough.parameters", "version": version}
+    text = json.dumps({**content, "parameters": values}).encode()
+    path = tmp_path / f"old{suffix}"
+    path.write_bytes(text if suffix == ".json" else pickle.dumps(json.loads(text)))
+    first, meant = ADDED_LATER[name]
+    if version < first:
+        read = load_parameters(path)
+        assert getattr(read.training if name in digits.training.to_dict() else read, name) == meant
+    else:
+        with pytest.raises(ValueError, match=f"lacks '{name}'"):
+            load_parameters(path)
 
 
 @pytest.mark.parametrize("prediction", PREDICTION_NAMES)
@@ -484,10 +507,30 @@ def test_a_pickle_of_the_parameters_object_itself_is_refused(tmp_path, digits):
         load_parameters(path)
 
 
+@pytest.mark.parametrize("suffix", [".json", ".pkl"])
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_the_files_that_earlier_versions_wrote_are_read(version, suffix):
+    read = load_parameters(OLD / f"parameters_v{version}{suffix}")
+    assert read.schedule == ScheduleParameters("cosine", timesteps=10, beta_end=0.03)
+    assert (read.unet.level_widths, read.unet.attention_sizes) == ((4, 8), (2,))
+    assert (read.training.decay_steps, read.training.ema_momentum) == (8, 0.9)
+    assert read.variance == "fixed_small"
+    assert read.loss == ("mse" if version == 1 else "kl")
+    assert read.pixel_levels == (256 if version == 1 else 17)
+    assert read.training.gradient_accumulation_steps == (2 if version == 3 else 1)
+
+
+def test_a_refused_pickle_of_the_object_says_how_parameters_are_written(tmp_path, digits):
+    (tmp_path / "object.pkl").write_bytes(pickle.dumps(digits))
+    with pytest.raises(UnsafePickleError, match=r"DiffusionParameters.*save_parameters writes"):
+        load_parameters(tmp_path / "object.pkl")
+
+
 def test_importing_parameters_loads_only_the_standard_library():
     code = (
         "import sys, diffusion_walkthrough.parameters\n"
-        "print([m for m in ('numpy', 'keras', 'tensorflow', 'scipy') if m in sys.modules])"
+        "heavy = ('numpy', 'keras', 'tensorflow', 'scipy', 'psutil')\n"
+        "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -5,6 +5,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import conftest
 import pytest
 import yaml
 from packaging.markers import Marker
@@ -170,3 +171,7 @@ def test_other_words_are_not_private_places(text):
 
 def test_uv_lock_is_not_tracked():
     assert "uv.lock" not in {name for name, _ in tracked_files()}
+
+
+def test_the_slowest_files_are_there():
+    assert [name for name in conftest.SLOWEST_FIRST if not list(ROOT.rglob(name))] == []

@@ -6,7 +6,6 @@ python tools/readme_picture.py
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,8 +20,8 @@ def journeys(count: int = 8, stops: int = 14) -> np.ndarray:
     """Draw some digits, one row each, from noise on the left to the digit on the right."""
     model = load_model("digits")
     shape = (count, *model.diffusion_parameters.unet.image_shape)
-    options: dict[str, Any] = {"stops": stops, "seed": 3, **model.backward_options}
-    _, pictures = p_sample_loop_trajectory(model.denoise, model.schedule, shape, **options)
+    walk = p_sample_loop_trajectory(model.denoise, model.schedule, shape, stops=stops, seed=3)
+    _, pictures = walk
     by_row = np.swapaxes(pictures, 0, 1).reshape(-1, *shape[1:])
     return plots.tile(by_row / 1.2, columns=stops, scale=6, gap=3)
 

@@ -43,7 +43,7 @@ def start(seed: int = 0) -> None:
     with quiet_standard_error():
         import keras
 
-        from diffusion_walkthrough.side_by_side import keep_operations_on_one_core
+        from diffusion_walkthrough.engine.cores import keep_operations_on_one_core
 
         keep_operations_on_one_core()
         keras.utils.set_random_seed(seed)

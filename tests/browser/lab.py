@@ -42,6 +42,10 @@ return Array.from(arguments[0].querySelectorAll('img')).map(img => {
   return canvas.toDataURL();
 });
 """
+WIDTHS = """
+const images = Array.from(document.querySelectorAll('.jp-Notebook .jp-OutputArea img'));
+return images.map(img => img.complete ? img.naturalWidth : 0);
+"""
 # Each cell: whether it is code, its prompt, and the last line of each traceback below it.
 # JupyterLab gives errors the type of stderr, so that only their text tells them from a warning.
 CELLS = """
@@ -192,18 +196,20 @@ class Page:
         for dialog in self.find(".jp-Dialog"):
             raise LabError(f"JupyterLab asks: {' / '.join(dialog.text.splitlines())}")
 
-    def run_all_cells(self) -> None:
-        """Menu Run, entry Run All Cells."""
-        for item in self.find(".lm-MenuBar-item"):
-            if item.text == "Run":
-                item.click()
-        entry = '.lm-Menu-item[data-command="runmenu:run-all"]'
-        wait_for("the menu's entry Run All Cells", lambda: self.find(entry), 10)[0].click()
-        wait_for("the first cell to start", self.has_started, 30)
+    def run_cell(self, index: int) -> None:
+        """Choose a cell and press Ctrl+Enter, as soon as the page is ready for it."""
+        prompt = self.find(".jp-Notebook .jp-Cell")[index].find_element(
+            By.CSS_SELECTOR, ".jp-InputPrompt"
+        )
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'});", prompt)
+        prompt.click()
+        keys = ActionChains(self.driver).key_down(Keys.CONTROL).send_keys(Keys.ENTER)
+        keys.key_up(Keys.CONTROL).perform()
+        wait_for(f"cell {index + 1} to start", lambda: self.has_started(index), 30)
 
-    def has_started(self) -> bool:
-        """Whether any cell runs or has run."""
-        return any(re.search(r"\[[*\d]", cell["prompt"]) for cell in self.cells())
+    def has_started(self, index: int) -> bool:
+        """Whether a cell waits for the kernel, runs, or has run."""
+        return bool(re.search(r"\[[*\d]", self.cells()[index]["prompt"]))
 
     def move(self, control: WebElement) -> None:
         """Move a slider by one key press, or choose a list's next entry; back from the end."""
@@ -220,6 +226,10 @@ class Page:
         at_end = control.get_attribute("aria-valuenow") == control.get_attribute("aria-valuemax")
         key = Keys.ARROW_LEFT if at_end else Keys.ARROW_RIGHT
         ActionChains(self.driver).send_keys(key).perform()
+
+    def picture_sizes(self) -> list[int]:
+        """The widths of all pictures below cells, 0 for one that cannot be shown."""
+        return self.driver.execute_script(WIDTHS)
 
     def pictures(self, area: WebElement) -> list[str | None]:
         """The pixels of the pictures in one output."""

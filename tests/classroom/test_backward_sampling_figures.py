@@ -76,20 +76,20 @@ def test_the_balls_show_what_precision_and_recall_count():
 
 
 def test_the_journey_says_where_it_is():
-    _, caption = figures.journey([20, 10, 0], some_frames(), 0)
-    assert "20 steps left" in caption
+    _, caption = figures.journey([19, 9, -1], some_frames(), 0)
+    assert "t = 19: 20 steps left" in caption
     assert "50%" in caption
     assert "stop 0 of 2" in caption
-    assert "10 steps left; 6%" in figures.journey([20, 10, 0], some_frames(), 1)[1]
-    assert "0 steps left; 0%" in figures.journey([20, 10, 0], some_frames(), 2)[1]
+    assert "10 steps left; 6%" in figures.journey([19, 9, -1], some_frames(), 1)[1]
+    assert "0 steps left; 0%" in figures.journey([19, 9, -1], some_frames(), 2)[1]
 
 
 def test_the_journey_changes_with_the_stop_and_repeats():
-    pictures = [figures.journey([20, 10, 0], some_frames(), i)[0] for i in range(3)]
+    pictures = [figures.journey([19, 9, -1], some_frames(), i)[0] for i in range(3)]
     assert pictures[0].dtype == np.uint8
     assert not np.array_equal(pictures[0], pictures[1])
     assert not np.array_equal(pictures[1], pictures[2])
-    again, _ = figures.journey([20, 10, 0], some_frames(), 1)
+    again, _ = figures.journey([19, 9, -1], some_frames(), 1)
     np.testing.assert_array_equal(pictures[1], again)
 
 

@@ -12,10 +12,10 @@ def root(x):
 def with_loss(score, noisy=None):
     """An attempt at the loss: ``score(noise, guess, x_start, x_t)`` of a rightly noised image."""
 
-    def attempt(denoise, x_start, alpha_bar, t, noise):
+    def attempt(guess_noise, x_start, alpha_bar, t, noise):
         share = alpha_bar[t][:, None]
         x_t = (noisy or right_mixture)(x_start, share, noise)
-        return score(noise, denoise(x_t, t), x_start, x_t)
+        return score(noise, guess_noise(x_t, t), x_start, x_t)
 
     return attempt
 

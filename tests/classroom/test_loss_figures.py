@@ -5,12 +5,13 @@ import pytest
 from keras import ops
 from scipy import integrate, stats
 
-from diffusion_walkthrough.backward_sampling import optimal_denoiser
 from diffusion_walkthrough.classroom import plots
 from diffusion_walkthrough.classroom.figures import loss as figures
 from diffusion_walkthrough.data import companion_digit, load_images
+from diffusion_walkthrough.exact_denoiser import optimal_denoiser
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD as WORLD
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+from diffusion_walkthrough.predictions import predict_noise_from_x_start
 
 SCHEDULE = NoiseSchedule(make_betas("linear", 200))
 
@@ -33,7 +34,9 @@ def panels(figure):
 
 @pytest.fixture(scope="module")
 def memorizer():
-    return optimal_denoiser(load_images("digits")[0], SCHEDULE)
+    """Guesses the noise as someone who knows all training images by heart."""
+    denoise = optimal_denoiser(load_images("digits")[0], SCHEDULE)
+    return lambda x_t, t: predict_noise_from_x_start(SCHEDULE, x_t, t, denoise(x_t, t))
 
 
 def test_possible_pasts_draws_the_exact_posterior_and_the_average():
@@ -156,26 +159,3 @@ def test_bits_over_t_draws_terms_and_errors():
     np.testing.assert_array_equal(left.lines[0].get_ydata(), [0.5, 0.1, 0.01])
     np.testing.assert_array_equal(right.lines[0].get_ydata(), [0.0, 0.1, 0.4])
     assert (left.get_yscale(), right.get_yscale()) == ("log", "linear")
-
-
-@pytest.mark.parametrize("t", [0, 20, 120])
-def test_the_exact_answer_is_the_noise_and_the_width_by_integration(t):
-    x_t = np.array([[-0.5], [0.3], [1.1]])
-    noise, log_variance = figures.exact_answer(SCHEDULE, with_width=True)(x_t, [t] * 3).T
-    alpha_bar, grid = SCHEDULE.alphas_cumprod[t], np.linspace(-1.5, 1.5, 60_001)
-    signal, coef1 = np.sqrt(alpha_bar), SCHEDULE.posterior_mean_coef1[t]
-    for i, x in enumerate(x_t[:, 0]):
-        weight = WORLD.pdf(grid) * np.exp(-((x - signal * grid) ** 2) / (2 * (1 - alpha_bar)))
-        weight = weight / weight.sum()
-        mean = (weight * grid).sum()
-        width = SCHEDULE.posterior_variance[t] + coef1**2 * (weight * (grid - mean) ** 2).sum()
-        assert noise[i] == pytest.approx((x - signal * mean) / np.sqrt(1 - alpha_bar), abs=1e-4)
-        assert np.exp(log_variance[i]) == pytest.approx(width, rel=1e-3)
-
-
-def test_the_exact_answer_without_width_is_the_noise_alone():
-    x_t = np.array([[-0.5], [0.3]])
-    both = figures.exact_answer(SCHEDULE, with_width=True)(x_t, [50, 50])
-    alone = figures.exact_answer(SCHEDULE)(ops.convert_to_tensor(x_t), [50, 50])
-    assert both.shape == (2, 2)
-    np.testing.assert_allclose(alone, both[:, :1], rtol=1e-6)

@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.integrate import quad
-from sklearn.neighbors import KNeighborsClassifier
 
 from diffusion_walkthrough.classroom import plots
 from diffusion_walkthrough.classroom.figures import noise_schedule as figures
-from diffusion_walkthrough.data import companion_digit, load_images
+from diffusion_walkthrough.data import companion_digit
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 from diffusion_walkthrough.parameters import SCHEDULE_NAMES
@@ -103,41 +101,15 @@ def test_the_grid_has_a_row_for_each_kind_and_a_column_for_each_number_of_steps(
     np.testing.assert_allclose(shown, figures.noised_companion(alpha_bar)[..., 0], atol=1e-6)
 
 
-def test_enlarging_and_block_means_undo_each_other():
-    image = np.random.default_rng(0).standard_normal((4, 6, 2))
-    large = figures.enlarged(image, 3)
-    assert large.shape == (12, 18, 2)
-    assert (large[:3, 3:6] == image[0, 1]).all()
-    np.testing.assert_allclose(figures.block_means(large, 3), image)
-
-
-def test_a_block_mean_has_an_eighth_of_the_spread():
-    noise = np.random.default_rng(0).standard_normal((512, 512, 1))
-    # 4,096 blocks: their spread is known to about one per cent
-    assert figures.block_means(noise, 8).std() == pytest.approx(1 / 8, rel=0.05)
-
-
 def test_small_and_large_shows_three_pictures():
     small, noisy = figures.noised_companion(0.1), np.zeros((64, 64, 1))
-    figure = figures.small_and_large(0.1, noisy, figures.block_means(noisy, 8))
+    figure = figures.small_and_large(0.1, noisy, np.zeros((8, 8, 1)))
     shapes = [axes.images[0].get_array().shape for axes in figure.axes]
     assert shapes == [(8, 8), (64, 64), (8, 8)]
     np.testing.assert_allclose(figure.axes[0].images[0].get_array(), small[..., 0], atol=1e-6)
 
 
 # -- one dimension -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("timesteps", [10, 50, 300])
-def test_share_misplaced_is_half_the_area_between(timesteps):
-    schedule = figures.schedule_of("linear, raw", timesteps)
-    end = ONE_DIMENSIONAL_WORLD.noised(schedule.alphas_cumprod[-1])
-
-    def between(x):
-        return abs(end.pdf(x) - np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)) / 2
-
-    area, _ = quad(between, -8, 8, limit=400, points=[-1, -0.5, 0, 0.5, 1])
-    assert figures.share_misplaced(schedule) == pytest.approx(area, abs=1e-4)
 
 
 def test_ends_against_the_bell_draws_both(both):
@@ -147,45 +119,6 @@ def test_ends_against_the_bell_draws_both(both):
     end = ONE_DIMENSIONAL_WORLD.noised(both["cosine"].alphas_cumprod[-1])
     np.testing.assert_allclose(y, end.pdf(x))
     assert len(drawn[1].collections) == 1
-
-
-def test_not_knowable_by_lot():
-    rng = np.random.default_rng(0)
-    x_start = ONE_DIMENSIONAL_WORLD.sample(200_000, rng)
-    for alpha_bar in (0.95, 0.5, 0.1):
-        noise = rng.standard_normal(x_start.shape)
-        x_t = np.sqrt(alpha_bar) * x_start + np.sqrt(1 - alpha_bar) * noise
-        guess = ONE_DIMENSIONAL_WORLD.expected_x_start(x_t, alpha_bar)
-        by_lot = np.mean((guess - x_start) ** 2) / x_start.var()
-        # 200,000 draws know it to about 0.3 per cent
-        assert figures.not_knowable([alpha_bar])[0] == pytest.approx(by_lot, rel=0.015)
-
-
-def test_not_knowable_rises_with_noise_from_0_to_1():
-    shares = figures.not_knowable([0.9999, 0.9, 0.5, 0.1, 1e-6])
-    assert (np.diff(shares) > 0).all()
-    assert shares[0] < 0.01
-    assert shares[-1] == pytest.approx(1, abs=1e-4)
-
-
-# -- the digits ----------------------------------------------------------------------------------
-
-
-def test_nearest_digit_accuracy_against_scikit_learn():
-    known, known_labels = load_images("digits")
-    held_out, labels = load_images("digits", split="test")
-    noise = np.random.default_rng(0).standard_normal((len(held_out), 64))
-    noisy = 0.6 * held_out.reshape(len(held_out), -1) + 0.8 * noise
-    classifier = KNeighborsClassifier(1).fit(0.6 * known.reshape(len(known), -1), known_labels)
-    expected = classifier.score(noisy, labels)
-    assert figures.nearest_digit_accuracy([0.36])[0] == pytest.approx(expected, abs=1e-9)
-
-
-def test_digits_are_recognized_without_noise_and_lost_in_it():
-    accuracy = figures.nearest_digit_accuracy([1.0, 0.3, 1e-8])
-    assert accuracy[0] > 0.95
-    assert accuracy[0] > accuracy[1] > accuracy[2]
-    assert accuracy[2] < 0.2
 
 
 # -- curves --------------------------------------------------------------------------------------

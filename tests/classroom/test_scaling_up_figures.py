@@ -10,15 +10,14 @@ import pytest
 from diffusion_walkthrough.classroom.figures import scaling_up as figures
 from diffusion_walkthrough.classroom.plots import BLUE, ORANGE, figure_to_array
 from diffusion_walkthrough.data import companion_digit
-from diffusion_walkthrough.machines import MACHINES, find_machine
 from diffusion_walkthrough.parameters import DiffusionParameters
+from diffusion_walkthrough.planner.counting import multiply_adds_by_part, operations_per_epoch
+from diffusion_walkthrough.planner.machines import MACHINES, find_machine
+from diffusion_walkthrough.planner.plan import plan
 from diffusion_walkthrough.scaling_up import (
     HalfPrecisionAttention,
     half_precision_attention,
-    multiply_adds_by_part,
-    operations_per_epoch,
     original_attempt,
-    plan,
 )
 
 CIFAR10 = DiffusionParameters.cifar10().unet

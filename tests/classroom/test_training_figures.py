@@ -1,14 +1,11 @@
-"""The pictures of chapters 00 and 05 show what they say."""
+"""The pictures of chapter 05 show what they say."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from diffusion_walkthrough.classroom.figures import start_here, training
-from diffusion_walkthrough.classroom.plots import figure_to_array
+from diffusion_walkthrough.classroom.figures import training
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
-from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 
 
 def test_the_caption_counts_images_and_measures_their_spread():
@@ -50,21 +47,13 @@ def test_curves_carry_the_data_they_were_given():
     np.testing.assert_allclose(rates.lines[0].get_ydata(), [0.0, 0.1])
 
 
-def test_the_moving_average_is_that_of_a_constant_and_forgets_geometrically():
-    np.testing.assert_allclose(training.moving_average(np.full(50, 3.0), 0.9), 3.0)
+def test_averages_stand_beside_the_weight_under_their_momentum():
     step = np.concatenate([[0.0], np.ones(100)])
-    expected = 1 - 0.9 ** np.arange(101)
-    np.testing.assert_allclose(training.moving_average(step, 0.9), expected, atol=1e-12)
     figure = training.averages(step, {"0.9": 0.9})
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), step)
+    expected = 1 - 0.9 ** np.arange(101)
     np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), expected, atol=1e-12)
     assert figure.axes[0].lines[1].get_label() == "average, momentum 0.9"
-
-
-def test_a_momentum_of_its_own_for_each_step():
-    values = np.random.default_rng(0).standard_normal(30)
-    n = np.arange(30)
-    plain_mean = np.cumsum(values) / (n + 1)
-    np.testing.assert_allclose(training.moving_average(values, n / (n + 1)), plain_mean, atol=1e-12)
 
 
 def test_the_logs_stand_in_three_panels_with_the_limit_of_the_norm():
@@ -77,26 +66,3 @@ def test_the_logs_stand_in_three_panels_with_the_limit_of_the_norm():
     assert list(axes[2].lines[1].get_ydata()) == [1.5, 1.5]
     low, high = axes[2].get_ylim()
     assert low < 0.25 < 3 < high < 10
-
-
-@pytest.mark.parametrize("t", [0, 50, 99])
-def test_the_right_guess_uncovers_the_image(t):
-    schedule = NoiseSchedule(make_betas("cosine", 100))
-    rng = np.random.default_rng(0)
-    image, noise = rng.uniform(-1, 1, (8, 8, 1)), rng.standard_normal((8, 8, 1))
-    x_t = schedule.sqrt_alphas_cumprod[t] * image
-    x_t = x_t + schedule.sqrt_one_minus_alphas_cumprod[t] * noise
-    figure = start_here.question(schedule, t, x_t, noise, noise)
-    np.testing.assert_allclose(
-        figure.axes[3].images[0].get_array(), image[..., 0], atol=1e-4 if t < 99 else 0.1
-    )
-
-
-def test_the_journeys_stand_in_rows_under_their_stops():
-    journey = np.random.default_rng(0).uniform(-1, 1, (4, 2, 8, 8, 1)).astype("float32")
-    figure = start_here.journeys([9, 6, 3, 0], journey)
-    assert [axis.get_title() for axis in figure.axes[:4]] == [
-        "9 left", "6 left", "3 left", "0 left",
-    ]  # fmt: skip
-    np.testing.assert_array_equal(figure.axes[6].images[0].get_array(), journey[2, 1, ..., 0])
-    assert figure_to_array(figure).std() > 10

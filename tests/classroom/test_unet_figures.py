@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffusion_walkthrough.backward_sampling import optimal_denoiser
 from diffusion_walkthrough.classroom.figures import unet as figures
 from diffusion_walkthrough.classroom.plots import figure_to_array
+from diffusion_walkthrough.exact_denoiser import optimal_denoiser
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 from diffusion_walkthrough.parameters import DiffusionParameters, UNetParameters
+from diffusion_walkthrough.predictions import predict_noise_from_x_start
 from diffusion_walkthrough.unet import build_unet
 
 CIFAR10 = DiffusionParameters.cifar10().unet
@@ -137,7 +138,11 @@ def test_who_knows_the_photograph_uncovers_it_and_who_says_0_errs_by_the_noise()
     photograph = np.asarray(figure.axes[0].images[0].get_array()) * 2 - 1
     assert photograph.shape == (32, 32, 3)
     knows = optimal_denoiser(np.stack([photograph, -photograph]).astype("float32"), SCHEDULE)
-    figure, error = figures.noise_taken_away(lambda inputs: knows(*inputs), SCHEDULE, t=250)
+
+    def network(shown):
+        return predict_noise_from_x_start(SCHEDULE, *shown, knows(*shown))
+
+    figure, error = figures.noise_taken_away(network, SCHEDULE, t=250)
     assert error < 1e-6
     shown = [np.asarray(axis.images[0].get_array()) for axis in figure.axes]
     np.testing.assert_allclose(shown[2], shown[0], atol=1e-3)

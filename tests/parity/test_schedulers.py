@@ -18,6 +18,8 @@ and on the whole way. What differs there, and how the comparison is kept fair:
 - ``learned``: it takes the second half of the channels for the variance; ours, as the original
   code, for the logarithm of the variance. So it is given the exponential of what ours is given.
 - It has no prediction of x_{t-1}; there its mean is handed to ours.
+- Its ``v_prediction`` is ours; it has no flow in this scheduler.
+- Long steps: its ``previous_timestep`` with fewer ``timesteps`` is our s.
 """
 
 from __future__ import annotations
@@ -31,10 +33,13 @@ from diffusers.schedulers import scheduling_ddpm
 from keras import ops
 
 from diffusion_walkthrough.backward_sampling import (
+    Denoiser,
+    ddpm_step,
     fixed_variance,
     p_mean_variance,
     p_sample,
     p_sample_loop,
+    times,
 )
 from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
@@ -57,7 +62,7 @@ VARIANCES = [
     ("fixed_large", "fixed_large"),
     ("learned", "learned"),
 ]
-PREDICTIONS = {"noise": "epsilon", "x_start": "sample"}
+PREDICTIONS = {"noise": "epsilon", "x_start": "sample", "v": "v_prediction"}
 TOLERANCE = 1e-6
 
 
@@ -193,7 +198,7 @@ def some_answers(schedule, prediction, variance):
     fixed variances.
     """
     guess = some_noise(1) + 0.25 * some_noise(2)
-    answers = guess if prediction == "noise" else some_images() + 0.25 * guess
+    answers = some_images() + 0.25 * guess if prediction == "x_start" else guess
     if variance != "learned":
         return answers
     _, small = fixed_variance(schedule, "fixed_small")
@@ -201,6 +206,11 @@ def some_answers(schedule, prediction, variance):
     share = np.random.default_rng(3).uniform(size=(T, *SHAPE))
     column = (slice(None), None, None, None)
     return np.concatenate([answers, share * small[column] + (1 - share) * large[column]], axis=-1)
+
+
+def always(answers):
+    """A network that says the same whatever it is asked."""
+    return lambda shown, training: ops.convert_to_tensor(answers, dtype="float32")
 
 
 def exponential_of_the_second_half(answers):
@@ -228,10 +238,10 @@ def test_one_step_back_from_every_step(name, variance, their_variance, predictio
     rate = schedule.alphas_cumprod[:, None, None, None]
     x_t = np.sqrt(rate) * some_images() + np.sqrt(1 - rate) * some_noise(1)
     answers = some_answers(schedule, prediction, variance)
-    options = {"variance": variance, "clip": clip, "prediction": prediction}
-
-    got = p_sample(lambda *_: answers, schedule, x_t, t, noise, **options)
-    guess = p_mean_variance(lambda *_: answers, schedule, x_t, t, **options).x_start
+    denoise = Denoiser(always(answers), schedule, prediction, variance, clip)
+    got = p_sample(denoise, schedule, x_t, t, noise)
+    same, _ = ddpm_step(denoise, schedule, x_t, t, t - 1, noise)
+    guess = p_mean_variance(denoise, schedule, x_t, t).x_start
     scheduler = theirs(
         schedule,
         variance_type=their_variance,
@@ -241,6 +251,7 @@ def test_one_step_back_from_every_step(name, variance, their_variance, predictio
     their_answers = exponential_of_the_second_half(answers) if variance == "learned" else answers
     expected, their_guess = every_step_of(scheduler, their_answers, x_t, noise)
     assert difference(ops.convert_to_numpy(got), expected) < TOLERANCE
+    assert difference(ops.convert_to_numpy(same), expected) < TOLERANCE
     if prediction == "noise":  # a difference of two numbers that many times as large
         their_guess, guess = their_guess * np.sqrt(rate), guess * np.sqrt(rate)
     assert difference(ops.convert_to_numpy(guess), their_guess) < TOLERANCE
@@ -253,8 +264,9 @@ def test_a_predicted_mean_is_where_their_step_leads():
     scheduler = theirs(schedule, prediction_type="sample", clip_sample=False)
     mean, _ = every_step_of(scheduler, answers, x_t, np.zeros_like(noise))
     expected, x_start = every_step_of(scheduler, answers, x_t, noise)
-    step = p_mean_variance(lambda *_: mean, schedule, x_t, t, clip=False, prediction="x_prev")
-    got = p_sample(lambda *_: mean, schedule, x_t, t, noise, clip=False, prediction="x_prev")
+    denoise = Denoiser(always(mean), schedule, "x_prev", clip=False)
+    step = p_mean_variance(denoise, schedule, x_t, t)
+    got = p_sample(denoise, schedule, x_t, t, noise)
     assert difference(ops.convert_to_numpy(got), expected) < TOLERANCE
     # The guess of x_0 is divided by a coefficient that falls to 1e-4, and so is its rounding.
     errors = np.abs(ops.convert_to_numpy(step.x_start) - x_start).max(axis=(1, 2, 3))
@@ -265,7 +277,7 @@ def test_the_schedule_that_ends_in_nothing_but_noise():
     """jsd, with prediction of x_0; diffusers can do that too."""
     schedule, noise, t = ours("jsd"), some_noise(4), np.arange(T, dtype="int32")
     x_t, answers = some_noise(5), some_answers(schedule, "x_start", "fixed_small")
-    got = p_sample(lambda *_: answers, schedule, x_t, t, noise, prediction="x_start")
+    got = p_sample(Denoiser(always(answers), schedule, "x_start"), schedule, x_t, t, noise)
     scheduler = theirs(schedule, prediction_type="sample")
     expected, _ = every_step_of(scheduler, answers, x_t, noise)
     assert difference(ops.convert_to_numpy(got), expected) < TOLERANCE
@@ -276,7 +288,7 @@ def test_the_schedule_that_ends_in_nothing_but_noise():
 # ---------------------------------------------------------------------------------------------
 
 
-class Denoiser:
+class Network:
     """Random but always the same: it guesses x_0 as 1.5 tanh(x_t W + b), or the noise for that.
 
     Like a trained network, and unlike one that says any noise, it forgets in later steps what was
@@ -290,9 +302,10 @@ class Denoiser:
         self.bias = rng.standard_normal(pixels)
         self.schedule, self.prediction, self.variance = schedule, prediction, variance
 
-    def __call__(self, x_t, t):
+    def __call__(self, shown, training=False):
         """Answer in NumPy, in double precision; all images are at the same step."""
-        x_t, t = ops.convert_to_numpy(x_t).astype("float64"), int(ops.convert_to_numpy(t)[0])
+        x_t, t = (ops.convert_to_numpy(x) for x in shown)
+        x_t, t = x_t.astype("float64"), int(t[0])
         flat = x_t.reshape(len(x_t), -1)
         guess = 1.5 * np.tanh(flat @ self.weights + self.bias)
         signal = self.schedule.alphas_cumprod[t]
@@ -304,26 +317,28 @@ class Denoiser:
         return np.concatenate([answer, log_variance.reshape(x_t.shape)], axis=-1)
 
 
-def recorded_loop(denoiser, schedule, monkeypatch, **options):
+def recorded_loop(network, schedule, monkeypatch, clip=True, **options):
     """Our loop from a seed, and all the noise that it has drawn: the start, then each step's."""
     drawn = []
     draw = keras.random.normal
 
     def draw_and_record(*args, **kwargs):
-        drawn.append(draw(*args, **kwargs))
-        return drawn[-1]
+        noise = draw(*args, **kwargs)
+        drawn.extend([noise] if not drawn else noise)  # the start, and then many steps at a time
+        return noise
 
     monkeypatch.setattr(keras.random, "normal", draw_and_record)
-    images = p_sample_loop(denoiser, schedule, (2, *SHAPE), seed=11, **options)
+    denoise = Denoiser(network, schedule, network.prediction, network.variance, clip)
+    images = p_sample_loop(denoise, schedule, (2, *SHAPE), seed=11, **options)
     return ops.convert_to_numpy(images), [ops.convert_to_numpy(noise) for noise in drawn]
 
 
-def their_loop(denoiser, scheduler, noises, dtype=torch.float64):
+def their_loop(network, scheduler, noises, dtype=torch.float64):
     """The loop of diffusers' own pipeline, with this noise."""
     x = channels_first(noises[0]).to(dtype)
     for t, noise in zip(scheduler.timesteps.tolist(), noises[1:], strict=True):
-        answer = denoiser(channels_last(x), np.full(len(x), t))
-        if denoiser.variance == "learned":
+        answer = network([channels_last(x), np.full(len(x), t)])
+        if network.variance == "learned":
             answer = exponential_of_the_second_half(answer)
         answer, noise = channels_first(answer).to(dtype), channels_first(noise).to(dtype)
         x = step_of(scheduler, answer, t, x, noise).prev_sample
@@ -350,9 +365,8 @@ def their_loop(denoiser, scheduler, noises, dtype=torch.float64):
 def test_the_whole_way_with_the_same_noise(name, prediction, variance, clip, monkeypatch):
     """All 1000 steps, the noise of each being that which our loop has drawn."""
     schedule = ours(name)
-    denoiser = Denoiser(schedule, prediction, variance)
-    options = {"prediction": prediction, "variance": variance, "clip": clip}
-    got, noises = recorded_loop(denoiser, schedule, monkeypatch, **options)
+    network = Network(schedule, prediction, variance)
+    got, noises = recorded_loop(network, schedule, monkeypatch, clip)
     assert len(noises) == 1 + T
     scheduler = theirs(
         schedule,
@@ -360,10 +374,29 @@ def test_the_whole_way_with_the_same_noise(name, prediction, variance, clip, mon
         prediction_type=PREDICTIONS[prediction],
         clip_sample=clip,
     )
-    expected = their_loop(denoiser, scheduler, noises)
+    expected = their_loop(network, scheduler, noises)
     assert expected.std() > 0.3
     assert (np.abs(expected).max() <= 1) == clip
     assert difference(got, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("steps", [10, 50])
+def test_the_whole_way_in_fewer_steps(name, variance, steps, monkeypatch):
+    """The same noise levels are visited, with the posterior of the long step between two.
+
+    Where the last of them is not t = 0, theirs adds noise to the image in the end. So it is given
+    none there. And the answer is x_0: a guess of the noise at t = 999 of the cosine schedule would
+    be magnified 20,000 times, with its rounding, and long steps make much of it.
+    """
+    schedule = ours(name)
+    network = Network(schedule, "x_start", variance)
+    got, noises = recorded_loop(network, schedule, monkeypatch, steps=steps)
+    scheduler = theirs(schedule, variance_type=variance, prediction_type="sample")
+    scheduler.set_timesteps(timesteps=times(schedule, steps))
+    noises[-1] = np.zeros_like(noises[-1])
+    assert difference(got, their_loop(network, scheduler, noises)) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -373,9 +406,9 @@ def test_the_whole_way_of_diffusers_as_it_comes(name, monkeypatch):
     That is its tables: once they are in double, its float32 images agree to 1e-6 as well.
     """
     schedule = ours(name)
-    denoiser = Denoiser(schedule, "noise", "fixed_small")
-    got, noises = recorded_loop(denoiser, schedule, monkeypatch)
+    network = Network(schedule, "noise", "fixed_small")
+    got, noises = recorded_loop(network, schedule, monkeypatch)
     scheduler = DDPMScheduler(beta_schedule=SHARED[name])
-    assert difference(got, their_loop(denoiser, scheduler, noises, torch.float32)) < 3e-4
+    assert difference(got, their_loop(network, scheduler, noises, torch.float32)) < 3e-4
     in_double(scheduler)
-    assert difference(got, their_loop(denoiser, scheduler, noises, torch.float32)) < TOLERANCE
+    assert difference(got, their_loop(network, scheduler, noises, torch.float32)) < TOLERANCE

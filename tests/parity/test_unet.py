@@ -16,9 +16,10 @@ from keras import layers
 
 from diffusion_walkthrough import unet
 from diffusion_walkthrough.checkpoints import load_published_weights
+from diffusion_walkthrough.files.published_weights import FILE_NAME
 from diffusion_walkthrough.parameters import DiffusionParameters, UNetParameters
-from diffusion_walkthrough.published_weights import FILE_NAMES
-from diffusion_walkthrough.unet import build_unet, count_parameters
+from diffusion_walkthrough.planner.counting import count_parameters
+from diffusion_walkthrough.unet import build_unet
 from parity import networks
 from parity.networks import GREY, NARROW_256, TINY
 
@@ -56,7 +57,7 @@ def test_the_same_weights_give_the_same_output(parameters, tmp_path):
     theirs.save_pretrained(tmp_path)
     ours = build_unet(parameters)
     load_published_weights(ours, tmp_path)
-    (tmp_path / FILE_NAMES[0]).unlink()  # pytest would keep half a gigabyte
+    (tmp_path / FILE_NAME).unlink()  # pytest would keep half a gigabyte
     x_t, t = networks.inputs(parameters)
     expected = networks.their_output(theirs, x_t, t)
     assert expected.std() > 0.3
@@ -166,9 +167,9 @@ def test_a_setting_that_no_tensor_tells_is_noticed(settings, tmp_path):
 
 
 def test_padding_on_the_other_side_is_noticed(tmp_path, monkeypatch):
-    def downsample_from_the_other_corner(x):
+    def downsample_from_the_other_corner(x, name):
         padded = layers.ZeroPadding2D(((1, 0), (1, 0)))(x)
-        return layers.Conv2D(x.shape[-1], 3, 2, padding="valid")(padded)
+        return layers.Conv2D(x.shape[-1], 3, 2, padding="valid", name=name)(padded)
 
     monkeypatch.setattr(unet, "downsample", downsample_from_the_other_corner)
     assert error_with(tmp_path) > 1000 * TOLERANCE

@@ -47,7 +47,7 @@ def solution_image_from_noise(x_t: Any, alpha_bar: float, noise: Any) -> Any:
 
 
 def check_simple_loss(attempt: Callable[..., Any]) -> Verdict:
-    """Mark a function ``(denoise, x_start, alpha_bar, t, noise)`` that computes Eq. 14.
+    """Mark a function ``(guess_noise, x_start, alpha_bar, t, noise)`` that computes Eq. 14.
 
     ``x_start`` and ``noise`` are ``(batch, pixels)``, ``alpha_bar`` is the table ``(T,)``, ``t`` is
     ``(batch,)``; the answer is one number for each image.
@@ -57,10 +57,10 @@ def check_simple_loss(attempt: Callable[..., Any]) -> Verdict:
     t = np.array([20, 3, 50])
     signal, variance = np.sqrt(alpha_bar[t])[:, None], (1 - alpha_bar[t])[:, None]
     x_t = signal * x_start + np.sqrt(variance) * noise
-    guess = _some_denoiser(x_t, t)
+    guess = _some_guess(x_t, t)
     error = noise - guess
-    bare = noise - _some_denoiser(signal * x_start + noise, t)
-    wide = noise - _some_denoiser(signal * x_start + variance * noise, t)
+    bare = noise - _some_guess(signal * x_start + noise, t)
+    wide = noise - _some_guess(signal * x_start + variance * noise, t)
     hints = [
         (np.abs(error).mean(axis=1), "That is the mean absolute error. Its best answer is not the "
          "average but the median; Eq. 14 squares."),
@@ -83,20 +83,20 @@ def check_simple_loss(attempt: Callable[..., Any]) -> Verdict:
          "√(1−ᾱ), with the root."),
     ]  # fmt: skip
     right = "Add noise, ask which noise it was, average the squares. This is all of the training."
-    answer = call(attempt, _some_denoiser, x_start, alpha_bar, t, noise)
+    answer = call(attempt, _some_guess, x_start, alpha_bar, t, noise)
     return mark(answer, (error**2).mean(axis=1), hints, right)
 
 
-def _some_denoiser(x_t: Any, t: Any) -> Any:
-    """A denoise function that is wrong in a way no other formula imitates."""
+def _some_guess(x_t: Any, t: Any) -> Any:
+    """A guess of the noise that is wrong in a way no other formula imitates."""
     return 1.7 * np.asarray(x_t) - 0.01 * np.asarray(t)[:, None]
 
 
-def solution_simple_loss(denoise: Any, x_start: Any, alpha_bar: Any, t: Any, noise: Any) -> Any:
+def solution_simple_loss(guess_noise: Any, x_start: Any, alpha_bar: Any, t: Any, noise: Any) -> Any:
     """The mean squared error of the guessed noise for each image, Eq. 14."""
     share = alpha_bar[t][:, None]
     x_t = np.sqrt(share) * x_start + np.sqrt(1 - share) * noise
-    return ((noise - denoise(x_t, t)) ** 2).mean(axis=1)
+    return ((noise - guess_noise(x_t, t)) ** 2).mean(axis=1)
 
 
 def check_two_bells(attempt: Any) -> Verdict:

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from diffusion_walkthrough.classroom import plots
+from diffusion_walkthrough.evaluation import ball_radii, nearest
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 
@@ -88,25 +88,24 @@ def balls(real: Array, generated: Array, k: int = 3) -> Figure:
 
 
 def _draw_balls(axes: Axes, points: Array, k: int, colour: str) -> None:
-    radii = np.sort(cdist(points, points), axis=1)[:, k]
-    for (x, y), radius in zip(points, radii, strict=True):
+    for (x, y), radius in zip(points, ball_radii(points, k), strict=True):
         axes.add_patch(Circle((x, y), radius, color=colour, alpha=0.12, linewidth=0))
 
 
 def journey(
-    steps_left: Sequence[int], frames: Any, i: int, scale: int = 5
+    times: Sequence[int], frames: Any, i: int, scale: int = 5
 ) -> tuple[NDArray[np.uint8], str]:
     """Lay out the images at one stop of their journey, and say where that is.
 
     Args:
-        steps_left: number of steps left at each stop, as from ``p_sample_loop_trajectory``.
+        times: the t of each stop, down to -1, as from ``p_sample_loop_trajectory``.
         frames: images ``(stops, n, height, width, channels)``.
         i: which stop, from 0.
         scale: how many times to enlarge each pixel.
     """
     outside = np.mean(np.abs(frames[i]) > 1)
     caption = (
-        f"stop {i} of {len(frames) - 1}: {steps_left[i]} steps left; "
+        f"stop {i} of {len(frames) - 1}, t = {times[i]}: {times[i] + 1} steps left; "
         f"{outside:.0%} of the pixels lie outside [−1, 1]"
     )
     return plots.tile(frames[i], columns=16, scale=scale), caption
@@ -119,12 +118,9 @@ def neighbours(images: Any, training_images: Any) -> Figure:
         images: ``(n, height, width, 1)``.
         training_images: ``(m, height, width, 1)``.
     """
-    rows, others = (np.reshape(x, (len(x), -1)) for x in (images, training_images))
-    distances = cdist(rows, others)
-    nearest = distances.argmin(axis=1)
-    titles = [f"{d:.1f}" for d in distances.min(axis=1)]
-    return _grid([list(images), list(np.asarray(training_images)[nearest])], ["drawn", "nearest"],
-                 titles)  # fmt: skip
+    places, distances = nearest(images, training_images)
+    rows = [list(images), list(np.asarray(training_images)[places])]
+    return _grid(rows, ["drawn", "nearest"], [f"{distance:.1f}" for distance in distances])
 
 
 def returns(clean: Any, hidden: Any, returned: Any, times: Sequence[int]) -> Figure:

@@ -16,8 +16,8 @@ from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 from diffusion_walkthrough.loss import (
     discretized_gaussian_log_likelihood,
-    noise_prediction_loss,
     predict_x_start_from_noise,
+    squared_error,
     variational_weight,
 )
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
@@ -129,14 +129,14 @@ def loss_over_t(times: ArrayLike, curves: Mapping[str, ArrayLike]) -> Figure:
 
 
 def guessed_noise(
-    denoise_fn: Callable[..., Any], schedule: NoiseSchedule, t: int, held_out: bool = False
+    guess_noise: Callable[..., Any], schedule: NoiseSchedule, t: int, held_out: bool = False
 ) -> tuple[Figure, str]:
     """Draw a noisy three, its noise, the guess of it and the image it implies; say the loss.
 
     The noise is the same for every ``t``, a draw whose mean square happens to be close to 1.
 
     Args:
-        denoise_fn: callable ``(x_t, t) -> predicted noise``.
+        guess_noise: callable ``(x_t, t) -> noise``, a network's ``denoise.ask`` for example.
         schedule: the noise schedule.
         t: how much noise.
         held_out: whether to take a three that is not among the training images.
@@ -145,9 +145,9 @@ def guessed_noise(
     noise = np.random.default_rng(18).standard_normal((1, *digit.shape)).astype("float32")
     step = np.array([t], "int32")
     x_t = q_sample(schedule, digit[None], step, noise)
-    guess = denoise_fn(x_t, step)
+    guess = guess_noise(x_t, step)
+    loss = float(squared_error(guess, noise)[0])
     x_start = predict_x_start_from_noise(schedule, x_t, step, guess)
-    loss = float(noise_prediction_loss(denoise_fn, schedule, digit[None], step, noise)[0])
     pictures = [ops.convert_to_numpy(picture)[0] for picture in (x_t, noise, guess, x_start)]
     titles = [f"x_t, t = {t}", "its noise", "guessed noise", "implied x₀", "the true x₀"]
     figure, axes = plots.new_figure(5, height=1.9)
@@ -196,39 +196,6 @@ def bits_over_t(terms: ArrayLike, errors: ArrayLike) -> Figure:
     for axis in (left, right):
         axis.set_xlabel("t")
     return figure
-
-
-def exact_answer(schedule: NoiseSchedule, with_width: bool = False) -> Callable[..., Array]:
-    """Build the perfect denoise function of the one-dimensional world, exact in closed form.
-
-    Args:
-        schedule: the noise schedule.
-        with_width: whether it also answers with the log variance of the step back, as a network
-            with a learned variance does: β̃ plus coef1² times the variance of x_0 left open.
-
-    Returns:
-        Callable ``(x_t, t) -> noise`` for ``x_t`` of shape ``(n, 1)``, all at the same ``t``;
-        shape ``(n, 1)``, or ``(n, 2)`` with the log variance.
-    """
-
-    def answer(x_t: Any, t: Any) -> Array:
-        step, x = int(np.asarray(t)[0]), np.asarray(ops.convert_to_numpy(x_t), np.float64)
-        alpha_bar = schedule.alphas_cumprod[step]
-        noise = ONE_DIMENSIONAL_WORLD.expected_noise(x, alpha_bar)
-        if not with_width:
-            return noise
-        left_open = schedule.posterior_mean_coef1[step] ** 2 * _left_open(x, alpha_bar)
-        return np.append(noise, np.log(schedule.posterior_variance[step] + left_open), axis=-1)
-
-    return answer
-
-
-def _left_open(x_t: Array, alpha_bar: float, nudge: float = 1e-4) -> Array:
-    """The variance of x_0 once x_t is known: how far the best guess moves when x_t is nudged."""
-    up, down = (
-        ONE_DIMENSIONAL_WORLD.expected_x_start(x_t + shift, alpha_bar) for shift in (nudge, -nudge)
-    )
-    return np.maximum((1 - alpha_bar) / np.sqrt(alpha_bar) * (up - down) / (2 * nudge), 1e-12)
 
 
 def held_out_digit() -> NDArray[np.float32]:

@@ -8,17 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.distance import cdist
 
 from diffusion_walkthrough.classroom import plots
-from diffusion_walkthrough.data import companion_digit, load_images
-from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD, GaussianMixture
+from diffusion_walkthrough.data import companion_digit
+from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD, STANDARD_NORMAL
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 
 Array = NDArray[np.float64]
-
-#: The bell that drawing starts from: mean 0, variance 1.
-BELL = GaussianMixture(weights=(1.0,), means=(0.0,), standard_deviations=(1.0,))
 
 #: What the reader can choose, as arguments of :func:`make_betas`.
 KINDS: dict[str, tuple[str, bool]] = {
@@ -49,22 +45,12 @@ def ends_against_the_bell(schedules: Mapping[str, NoiseSchedule]) -> Figure:
     x = np.linspace(-3.5, 3.5, 400)
     for axis, (title, schedule) in zip(axes.flat, schedules.items(), strict=True):
         end = ONE_DIMENSIONAL_WORLD.noised(schedule.alphas_cumprod[-1])
-        axis.fill_between(x, BELL.pdf(x), color=plots.GREY, alpha=0.3, label="the bell")
+        axis.fill_between(x, STANDARD_NORMAL.pdf(x), color=plots.GREY, alpha=0.3, label="the bell")
         axis.plot(x, end.pdf(x), label="where it ends")
         axis.set_title(title)
         axis.set_xlabel("x")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
-
-
-def share_misplaced(schedule: NoiseSchedule) -> float:
-    """The share of the one-dimensional world that does not lie under the bell at T, in [0, 1].
-
-    Half of the area between the two densities, by summation on a fine grid.
-    """
-    x = np.linspace(-8, 8, 16_001)
-    end = ONE_DIMENSIONAL_WORLD.noised(schedule.alphas_cumprod[-1])
-    return float(np.abs(end.pdf(x) - BELL.pdf(x)).sum() * (x[1] - x[0]) / 2)
 
 
 def noised_companion(alpha_bar: float) -> NDArray[np.float64]:
@@ -86,8 +72,9 @@ def worth_of_steps(
     """Draw how much is open in one dimension beside how many digits are recognized.
 
     Args:
-        left_open: for each schedule, :func:`not_knowable` at places evenly spread over the way.
-        recognized: likewise, :func:`nearest_digit_accuracy`.
+        left_open: for each schedule, the share of x_0 that no guess can know, at places evenly
+            spread over the way.
+        recognized: likewise, the share of noised digits whose nearest clean one is their like.
     """
     figure, (left, right) = plots.new_figure(2, height=2.8)
     _draw_curves(left, left_open, "share of x₀ left open")
@@ -134,64 +121,6 @@ def _draw_curves(axes: Axes, curves: Mapping[str, ArrayLike], label: str) -> Non
     axes.set_xlabel("share of the way, (t + 1) / T")
     axes.set_ylabel(label)
     axes.legend(frameon=False)
-
-
-def not_knowable(alpha_bars: ArrayLike) -> Array:
-    """The share of the 1D world's variance that even the best guess of x_0 leaves open.
-
-    1 - Var(E[x_0 | x_t]) / Var(x_0), by summation on a fine grid.
-
-    Args:
-        alpha_bars: ᾱ at some steps, shape (n,), each in [0, 1].
-
-    Returns:
-        Shape (n,), from near 0 (the noisy value tells all) to 1 (it tells nothing).
-    """
-    world, x = ONE_DIMENSIONAL_WORLD, np.linspace(-6, 6, 2401)
-    shares = []
-    for alpha_bar in np.asarray(alpha_bars):
-        weight = world.noised(alpha_bar).pdf(x)
-        guess = world.expected_x_start(x, alpha_bar)
-        variance = (weight * (guess - world.mean) ** 2).sum() / weight.sum()
-        shares.append(1 - variance / world.variance)
-    return np.array(shares)
-
-
-def nearest_digit_accuracy(alpha_bars: ArrayLike) -> Array:
-    """How often the nearest clean digit still has the label of a noised one.
-
-    The 297 held-out digits are noised and compared with the 1,500 training digits, shrunk as
-    much; the noise is the same at every step.
-
-    Args:
-        alpha_bars: ᾱ at some steps, shape (n,), each in [0, 1].
-
-    Returns:
-        Shape (n,), values in [0, 1]; guessing blindly gives about 0.1.
-    """
-    known, known_labels = load_images("digits")
-    held_out, labels = load_images("digits", split="test")
-    clean, known = held_out.reshape(len(held_out), -1), known.reshape(len(known), -1)
-    noise = np.random.default_rng(0).standard_normal(clean.shape)
-    shares = []
-    for alpha_bar in np.asarray(alpha_bars):
-        noisy = np.sqrt(alpha_bar) * clean + np.sqrt(1 - alpha_bar) * noise
-        nearest = cdist(noisy, np.sqrt(alpha_bar) * known, "sqeuclidean").argmin(axis=1)
-        shares.append(np.mean(known_labels[nearest] == labels))
-    return np.array(shares)
-
-
-def enlarged(image: ArrayLike, times: int) -> Array:
-    """Enlarge an image, repeating each pixel ``times`` times both ways; ``(h, w, c)``."""
-    return np.asarray(image, dtype=np.float64).repeat(times, axis=0).repeat(times, axis=1)
-
-
-def block_means(image: ArrayLike, times: int) -> Array:
-    """Shrink an image ``(h, w, c)`` by averaging blocks of ``times`` by ``times`` pixels."""
-    pixels = np.asarray(image, dtype=np.float64)
-    height, width, channels = pixels.shape
-    blocks = pixels.reshape(height // times, times, width // times, times, channels)
-    return blocks.mean(axis=(1, 3))
 
 
 def small_and_large(alpha_bar: float, noisy: ArrayLike, means: ArrayLike) -> Figure:

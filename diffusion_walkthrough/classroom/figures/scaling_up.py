@@ -13,15 +13,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from diffusion_walkthrough.classroom import plots
-from diffusion_walkthrough.machines import GB, MACHINES, THIS_MACHINE
 from diffusion_walkthrough.parameters import DiffusionParameters, UNetParameters
-from diffusion_walkthrough.planning import Plan, duration as duration, plan
+from diffusion_walkthrough.planner.counting import operations_per_epoch
+from diffusion_walkthrough.planner.machines import GB, MACHINES, THIS_MACHINE
+from diffusion_walkthrough.planner.plan import Plan, duration as duration, plan
 from diffusion_walkthrough.scaling_up import (
     FLOAT16_MAX,
     FLOAT16_MIN,
     HalfPrecisionAttention,
+    at_side as at_side,
     half_precision_attention,
-    operations_per_epoch,
 )
 
 Array = NDArray[Any]
@@ -35,13 +36,6 @@ NETWORKS = {
     "CIFAR-10": (DiffusionParameters.cifar10(), 50_000),
     "faces 256×256": (DiffusionParameters.celeba_hq_256(), 30_000),
 }
-
-
-def at_side(parameters: UNetParameters, side: int) -> UNetParameters:
-    """The same network for images of another side; attention where a level still has its size."""
-    sizes = {side // 2**level for level in range(len(parameters.width_multipliers))}
-    kept = tuple(size for size in parameters.attention_sizes if size in sizes)
-    return dataclasses.replace(parameters, image_size=side, attention_sizes=kept)
 
 
 def epoch_at_side(
@@ -177,8 +171,8 @@ def gradients(exact: Array, in_float16: Array, loss_scale: float) -> Figure:
 
     Args:
         exact: gradients in float32, any shape; zeros are left out.
-        in_float16: the same as they came out of float16 without scaling; the title says how many
-            of them are 0.
+        in_float16: the same, rounded to float16 without scaling; the title says how many of them
+            are 0.
         loss_scale: what the loss would be multiplied with.
     """
     sizes = np.abs(exact[exact != 0])
@@ -191,9 +185,8 @@ def gradients(exact: Array, in_float16: Array, loss_scale: float) -> Figure:
     axis.hist(loss_scale * sizes, bins, color=plots.BLUE, alpha=0.7, label=words)
     axis.set_xscale("log")
     axis.set_xlabel("size of the gradient")
-    axis.set_ylabel("number of weights")
-    zeros = f"{np.mean(in_float16 == 0):.0%}"
-    axis.set_title(f"float16 without scaling returns 0 for {zeros} of the weights")
+    axis.set_ylabel("how many")
+    axis.set_title(f"without scaling, {np.mean(in_float16 == 0):.0%} of them are 0 in float16")
     axis.legend(loc="upper left")
     return figure
 
@@ -209,7 +202,7 @@ def plan_of(
 
     Args:
         network: one of ``NETWORKS``.
-        device: as for ``scaling_up.plan``.
+        device: as for ``planner.plan.plan``.
         batch: images a step; None takes the network's published number.
         precision: of the network; None takes its own.
         parts: in how many parts a step goes through its batch; at most as many as it has images.

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from diffusion_walkthrough.classroom import plots
+from diffusion_walkthrough.engine.optimizer import moving_average
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 
 
@@ -126,18 +127,3 @@ def averages(weights: NDArray[np.float64], momenta: Mapping[str, ArrayLike]) -> 
     axes.set_ylabel("value of the weight")
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.16))
     return figure
-
-
-def moving_average(values: NDArray[np.float64], momentum: ArrayLike) -> NDArray[np.float64]:
-    """Average as Keras does: begin with the first value, then keep ``momentum`` of the old.
-
-    Args:
-        values: after each step, ``(steps,)``.
-        momentum: one number for all steps, or ``(steps,)``, the first of which counts for nothing.
-    """
-    momenta = np.broadcast_to(np.asarray(momentum, dtype=np.float64), values.shape)
-    average = np.empty_like(values)
-    average[0] = values[0]
-    for i in range(1, len(values)):
-        average[i] = momenta[i] * average[i - 1] + (1 - momenta[i]) * values[i]
-    return average

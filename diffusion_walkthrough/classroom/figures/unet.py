@@ -18,11 +18,12 @@ from sklearn.datasets import load_sample_image
 
 from diffusion_walkthrough.classroom import plots
 from diffusion_walkthrough.data import from_uint8
-from diffusion_walkthrough.forward_diffusion import predict_x_start_from_noise, q_sample
+from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import UNetParameters
-from diffusion_walkthrough.unet import count_parameters, parameters_by_part
+from diffusion_walkthrough.planner.counting import count_parameters, parameters_by_part
+from diffusion_walkthrough.predictions import predict_x_start_from_noise
 
 Array = NDArray[Any]
 

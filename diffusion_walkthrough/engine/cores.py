@@ -1,0 +1,121 @@
+"""Several cores: each takes its share of the images through the whole network.
+
+TensorFlow divides every single operation among the cores, and all of them wait for the last one a
+thousand times a step. Where images are small, much of the time is waiting. A batch can be divided
+once instead: every core takes its images from the first layer to the last and back again,
+and only the gradients are added up. That is :class:`SideBySide`; it pays once an operation stays on
+one core, which :func:`keep_operations_on_one_core` asks TensorFlow for.
+
+On a GPU, and on JAX and PyTorch, none of this changes anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+#: More shares than this would hold too many copies of the gradients.
+MOST_SHARES = 4
+
+
+def core_count() -> int:
+    """Count the cores that this process may use."""
+    with contextlib.suppress(AttributeError):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def keep_operations_on_one_core() -> None:
+    """Tell TensorFlow to divide no operation among cores that take a share of the batch each.
+
+    It has to be told before its first operation, and concerns all that it does in this process; a
+    program that works with large single images does better without. ``TF_NUM_INTRAOP_THREADS`` in
+    the environment, or ``tf.config.threading`` called earlier, take precedence.
+    """
+    if not _on_cores() or "TF_NUM_INTRAOP_THREADS" in os.environ:
+        return
+    import tensorflow as tf
+
+    threading = tf.config.threading
+    if threading.get_intra_op_parallelism_threads() == 0:  # nobody has chosen yet
+        with contextlib.suppress(RuntimeError):  # TensorFlow is at work already
+            cores = core_count()
+            threading.set_intra_op_parallelism_threads(max(cores // MOST_SHARES, 1))
+
+
+def share_count() -> int:
+    """In how many shares a batch is worked on, one for each core, at most ``MOST_SHARES``.
+
+    Of several replicas (``tf.distribute``) each has its own.
+    """
+    if not _on_cores():
+        return 1
+    import tensorflow as tf
+
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return min(max(core_count() // replicas, 1), MOST_SHARES)
+
+
+class SideBySide:
+    """Work on a batch that is done by all cores, each on its share.
+
+    The results are those of the work done in one piece, but for rounding and for numbers drawn on
+    the way, such as dropout's. What comes of an image must not depend on the others in the batch.
+    """
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        """Remember the work: a function from tensors, each ``(batch, …)``, to one more."""
+        self.work = work
+        self._written_down: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, *batch: Any, **options: Any) -> Any:
+        """Do it: ``work(*batch, **options)``.
+
+        Args:
+            *batch: tensors, each ``(batch, …)``.
+            **options: plain values, the same for every share.
+        """
+        shares = share_count()
+        if shares == 1:
+            return self.work(*batch, **options)
+        import tensorflow as tf
+
+        if not tf.is_symbolic_tensor(batch[0]):  # done at once, a share after the other
+            return self.work(*batch, **options)
+        # All shares are of one length, which few batches are a multiple of: the last ones begin
+        # early enough to be whole, and what they answer a second time is left out.
+        work = self._divisible(options)
+        n = tf.shape(batch[0])[0]
+        length = (n + shares - 1) // shares
+        results = []
+        for i in range(shares):
+            start = tf.minimum(i * length, n - length)
+            result = work(*(tensor[start : start + length] for tensor in batch))
+            results.append(result[tf.minimum(i * length - start, length) :])
+        return tf.concat(results, axis=0)
+
+    def _divisible(self, options: dict[str, Any]) -> Callable[..., Any]:
+        """The work as a function that is written down once, however many shares there are."""
+        import tensorflow as tf
+
+        def work(*batch: Any) -> Any:
+            return self.work(*batch, **options)
+
+        if tf.distribute.has_strategy():  # each replica has weights of its own
+            return work
+        key = tuple(sorted(options.items()))
+        if key not in self._written_down:
+            self._written_down[key] = tf.function(work, autograph=False, reduce_retracing=True)
+        return self._written_down[key]
+
+
+def _on_cores() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU")

@@ -1,0 +1,243 @@
+"""Drawing made fast: a network that is compiled once and takes many steps in one call; its noise.
+
+A step back is many short operations beside the network. Handed to the backend one by one they take
+nearly as long as the network of the digits itself; compiled together with it, little. What only
+one backend can do stands here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from keras.random import SeedGenerator
+
+from diffusion_walkthrough.engine.cores import SideBySide
+
+#: For how many steps the noise is drawn at once; a compiled network walks as many in one call.
+STRIDE = 25
+
+
+class WalkNoise:
+    """All the noise of a walk: the start, and then z for each step, drawn ``STRIDE`` at a time."""
+
+    def __init__(
+        self, shape: Sequence[int], steps: int, seed: Any = None, shared_steps: int | None = None
+    ) -> None:
+        """Draw nothing yet: for images of a shape ``(batch, …)``, and so many steps.
+
+        During the first ``shared_steps`` the batch has the same noise, and at the start too; None
+        for not even that. ``seed`` is a number, None, or a ``SeedGenerator`` that goes on.
+        """
+        if shared_steps is not None:
+            check_whole("shared_noise_steps", shared_steps, 0, steps)
+        self.shape, self.steps, self.shared = tuple(shape), steps, shared_steps
+        self.generator = seed if isinstance(seed, SeedGenerator) else SeedGenerator(seed)
+
+    def start(self, x_T: Any = None) -> Any:
+        """``x_T`` if there is one, or else noise to start from; float32, of the shape."""
+        if x_T is not None and tuple(x_T.shape) != self.shape:
+            raise ValueError(
+                f"x_T has shape {tuple(x_T.shape)}, but shape = {self.shape} is asked for; pass "
+                "shape=x_T.shape."
+            )
+        if x_T is not None:
+            return ops.convert_to_tensor(x_T, dtype="float32")
+        return self._normal(self.shared is not None)
+
+    def strides(self) -> Iterator[tuple[int, Any]]:
+        """The number of steps before each stride, and z of its steps, ``(steps, *shape)``."""
+        for place in range(0, self.steps, STRIDE):
+            count = min(STRIDE, self.steps - place)
+            alike = min(max((self.shared or 0) - place, 0), count)
+            lengths = [(True, alike), (False, count - alike)]
+            parts = [self._normal(shared, steps) for shared, steps in lengths if steps]
+            yield place, ops.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def _normal(self, alike: bool, *steps: int) -> Any:
+        batch, *rest = self.shape
+        noise = keras.random.normal((*steps, 1 if alike else batch, *rest), seed=self.generator)
+        return ops.broadcast_to(noise, (*steps, *self.shape))
+
+
+def check_whole(name: str, n: Any, least: int, most: int) -> int:
+    """``n`` if it is a whole number in ``least … most``, and for None the most."""
+    n = most if n is None else n
+    if not isinstance(n, (int, np.integer)) or not least <= n <= most:
+        rule = f"must be a whole number in {least} … {most}"
+        raise ValueError(f"{name} = {n} {rule}. Use for example {most}.")
+    return int(n)
+
+
+def check_options(step: Callable[..., Any], own: dict[str, Any]) -> list[str]:
+    """The options that a kind of step has of its own; TypeError if there are others in ``own``."""
+    known = list(inspect.signature(step).parameters)[6:]
+    for name in own:
+        if name not in known:
+            raise TypeError(
+                f"{getattr(step, '__name__', step)} has no option {name!r}; its own are "
+                f"{', '.join(known) or 'none'}, and those of every walk steps, start, seed, x_T, "
+                "shared_noise_steps and progress."
+            )
+    return known
+
+
+def steps_in_one_call(denoise: Any) -> Callable[..., Any] | None:
+    """What takes many steps with a denoise function in one call, if anything does."""
+    network = getattr(denoise, "network", None)
+    if not isinstance(network, CompiledNetwork) or keras.backend.backend() == "torch":
+        return None
+    return network.take_steps
+
+
+class CompiledNetwork:
+    """A network that is called as before, ``([x_t, t, …]) -> answer``, but compiled; float32.
+
+    It is traced once for all batch sizes. On TensorFlow it is a ``tf.function``, on JAX
+    ``jax.jit`` with the weights passed in; PyTorch runs it as it is, without gradients.
+    """
+
+    def __init__(self, network: keras.Model) -> None:
+        """Compile nothing yet: that is for the first call.
+
+        Args:
+            network: functional model from ``[x_t, t, …]`` to an answer.
+        """
+        self.network = network
+        self.specs = [(tuple(x.shape[1:]), x.dtype) for x in network.inputs]
+        self._ask: Callable[..., Any] | None = None
+        self._walks: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, shown: Sequence[Any], training: bool = False) -> Any:
+        """Ask the network about ``[x_t, t, …]``, each ``(batch, …)``; its answer, float32."""
+        if self._ask is None:
+            self._ask = compiled(lambda apply, *shown: apply(shown), self.network, self.specs)
+        pairs = zip(shown, self.specs, strict=True)
+        return self._ask(*(ops.convert_to_tensor(x, dtype=dtype) for x, (_, dtype) in pairs))
+
+    def take_steps(
+        self,
+        step: Callable[..., Any],
+        denoise: Any,
+        schedule: Any,
+        x: Any,
+        times: Sequence[int],
+        noise: Any,
+        own: dict[str, Any],
+    ) -> Any:
+        """Take a step for each of ``noise``; each kind of walk is compiled once.
+
+        Args:
+            step: a kind of step, ``step(denoise, schedule, x_t, t, s, z, **own) -> (x_s, x_0)``.
+            denoise: a frozen dataclass that asks its ``network``, which is this one.
+            schedule: the noise schedule.
+            x: ``(batch, …)``.
+            times: where the walk stands before each step, and after the last.
+            noise: z of each step, ``(steps, batch, …)``, at most ``STRIDE`` of them.
+            own: options of the step.
+
+        Returns:
+            x after the steps, same shape.
+        """
+        key = (step, denoise, schedule, *sorted(own.items()))
+        if key not in self._walks:
+
+            def one_step(apply: Callable[..., Any], *args: Any) -> Any:
+                asking = dataclasses.replace(denoise, network=apply)
+                return step(asking, schedule, *args, **own)[0]
+
+            self._walks[key] = self._compile_walk(one_step)
+        missing = STRIDE - len(noise)
+        noise = ops.pad(noise, [(0, missing)] + [(0, 0)] * (len(noise.shape) - 1))
+        each = ops.ones((x.shape[0], 1), "int32")
+        padded = each * ops.convert_to_tensor([*times, *[-1] * missing], "int32")
+        count = each[:, 0] * (STRIDE - missing)
+        return self._walks[key](x, padded, count, ops.moveaxis(noise, 0, 1))
+
+    def _compile_walk(self, one_step: Callable[..., Any]) -> Callable[..., Any]:
+        shape = self.specs[0][0]
+
+        def walk(apply: Callable[..., Any], x: Any, times: Any, count: Any, noise: Any) -> Any:
+            def step_back(i: Any, x: Any) -> Any:
+                places = (times, i), (times, i + 1), (noise, i)
+                t, s, z = (ops.take(values, j, axis=1) for values, j in places)
+                return ops.reshape(one_step(apply, x, t, s, z), (-1, *shape))
+
+            return ops.fori_loop(0, count[0], step_back, x)
+
+        kinds = [(shape, "float32"), ((STRIDE + 1,), "int32"), ((), "int32")]
+        return compiled(walk, self.network, [*kinds, ((STRIDE, *shape), "float32")])
+
+
+def compiled(
+    function: Callable[..., Any],
+    network: keras.Model,
+    specs: list[tuple[tuple[int | None, ...], str]],
+) -> Callable[..., Any]:
+    """Compile a function of tensors that asks a network.
+
+    Args:
+        function: called as ``function(apply, *tensors)``, where ``apply([x_t, t, …])`` is the
+            network's float32 answer. All tensors, and its result, are ``(batch, …)``; what comes
+            of an image does not depend on the others, so that cores can divide them among
+            themselves.
+        network: the network.
+        specs: shape without the first axis, which may be of any length, and type of each tensor.
+
+    Returns:
+        The same as a function of the tensors alone.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return _compiled_by_jax(function, network)
+
+    def apply(shown: Sequence[Any], training: bool = False) -> Any:
+        return ops.cast(network(list(shown), training=False), "float32")
+
+    if backend == "tensorflow":
+        return _compiled_by_tensorflow(function, apply, specs)
+
+    def without_gradients(*tensors: Any) -> Any:
+        import torch
+
+        with torch.no_grad():
+            return function(apply, *tensors)
+
+    return without_gradients
+
+
+def _compiled_by_tensorflow(
+    function: Callable[..., Any], apply: Callable[..., Any], specs: list[Any]
+) -> Callable[..., Any]:
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((None, *shape), dtype) for shape, dtype in specs]
+
+    def work(*tensors: Any) -> Any:
+        return function(apply, *tensors)
+
+    return tf.function(SideBySide(work), input_signature=signature, autograph=False)
+
+
+def _compiled_by_jax(function: Callable[..., Any], network: keras.Model) -> Callable[..., Any]:
+    import jax
+
+    @jax.jit
+    def run(trainable: Any, non_trainable: Any, *tensors: Any) -> Any:
+        def apply(shown: Sequence[Any], training: bool = False) -> Any:
+            asked = network.stateless_call(trainable, non_trainable, list(shown), training=False)
+            return asked[0].astype("float32")
+
+        return function(apply, *tensors)
+
+    def call(*tensors: Any) -> Any:
+        trainable = [variable.value for variable in network.trainable_variables]
+        non_trainable = [variable.value for variable in network.non_trainable_variables]
+        return run(trainable, non_trainable, *tensors)
+
+    return call

@@ -1,0 +1,35 @@
+"""Precision: the number format a network computes in, whatever Keras's global policy is."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+
+import keras
+
+
+@contextlib.contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """Build layers in another precision for a while, e.g. "mixed_float16"."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def warn_of_another_policy(precision: str, stacklevel: int = 3) -> None:
+    """Warn if Keras's global policy was set to something else than the parameters' precision.
+
+    Whoever sets it expects models to follow it; a diffusion model follows its parameters, so that
+    they tell what it is. Keras's default, "float32", is no reason to warn.
+    """
+    policy = keras.config.dtype_policy().name
+    if policy not in ("float32", precision):
+        warnings.warn(
+            f"Keras's global policy is {policy!r}, but this model computes in {precision!r}, as "
+            f"its parameters say. Use TrainingParameters(precision={policy!r}) for the other.",
+            stacklevel=stacklevel,
+        )

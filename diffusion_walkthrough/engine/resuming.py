@@ -1,0 +1,334 @@
+"""Interrupted training goes on: everything that a run is made of, on disk, between two epochs.
+
+That a run can end as if it had never been interrupted is due to its questions, which depend on
+nothing but the model's seed and the number of the epoch: weights, the optimizer with its averages,
+and the history are all that a checkpoint has to hold.
+
+A checkpoint is one ``.npz`` of plain arrays with its description in JSON: no code is ever loaded.
+It appears whole or not at all; a process that is killed meanwhile leaves the earlier ones as they
+are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from diffusion_walkthrough.engine.callbacks import AveragedWeights
+from diffusion_walkthrough.engine.optimizer import bare_optimizer
+from diffusion_walkthrough.files import UNREADABLE_NPZ
+from diffusion_walkthrough.files.locking import FolderLock
+from diffusion_walkthrough.files.writing import whole_file
+from diffusion_walkthrough.parameters import DiffusionParameters
+
+FILE_FORMAT = "diffusion_walkthrough.training"
+FILE_VERSION = 2
+
+_KEPT = 2  # the newest checkpoint, and one to fall back to should it be damaged
+_ABOUT = "about.json"  # the member of the .npz that describes the rest
+# How many epochs are finished; and, in version 0.1, steps.
+_NAME = re.compile(r"checkpoint-(\d{6,})(?:-\d{8,})?\.npz")
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint on disk and its description."""
+
+    path: Path
+    about: dict[str, Any]
+
+
+class ResumeTraining(keras.callbacks.Callback):
+    """Save a run of ``DiffusionModel.fit`` as it goes, and go on from what was saved.
+
+    >>> model.fit(images, epochs=500, callbacks=[ResumeTraining("run")])
+
+    The first time, this trains from the start. Killed, and run again with the same lines, it goes
+    on from the newest checkpoint in ``run``; the history that ``fit`` returns has all epochs. If
+    the run had ended already, by itself or by another callback, ``fit`` returns at once with the
+    model as it was at the end; with more epochs than before, it goes on.
+
+    Losses and weights are those of a run without interruption (to the bit, where the machine adds
+    up in the same order each time, as TensorFlow on a CPU does; on PyTorch, dropout draws anew). An
+    epoch that was not finished is trained again: where it takes hours, ``fit(…,
+    steps_per_epoch=500)`` makes epochs of 500 steps. With a data set of another kind than an array,
+    the order of the images is the data set's own affair. What other callbacks remember is theirs: a
+    learning rate that was lowered is restored, the patience of the callback that lowered it is not.
+
+    While one process trains, no other may train in the same folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], every_epochs: int = 1) -> None:
+        """Plan when to save; the end of the run is saved in any case.
+
+        Args:
+            folder: where the checkpoints of this one run lie; made if it is not there. The last
+                two are kept.
+            every_epochs: after how many epochs each time.
+
+        Raises:
+            ValueError: if ``every_epochs`` is below 1.
+        """
+        super().__init__()
+        if every_epochs < 1:
+            raise ValueError(f"every_epochs = {every_epochs!r} must be at least 1. Use 1.")
+        self.folder, self.every_epochs = Path(folder).expanduser(), every_epochs
+        self._run: dict[str, Any] = {}  # what must be the same when the run goes on
+        self._past: tuple[list[int], dict[str, Any]] | None = None  # history of earlier epochs
+        self._own: list[Any] | None = None  # the training's own weights, when a run has ended
+
+    @contextlib.contextmanager
+    def going_on(
+        self, model: Any, questions: Any, options: dict[str, Any]
+    ) -> Iterator[keras.callbacks.History | None]:
+        """Restore the newest checkpoint, if any, for the time of a run. ``fit`` calls this.
+
+        Args:
+            model: the model to be trained, compiled.
+            questions: those that it will be asked.
+            options: those of ``fit``; ``initial_epoch`` becomes the number of epochs already done.
+
+        Yields:
+            The history of a run that has ended, for ``fit`` to return; None while epochs are left.
+
+        Raises:
+            ValueError: if the checkpoint belongs to another run, or all of them are damaged.
+            BlockingIOError: if another process trains in the folder.
+            OSError: if a checkpoint cannot be written; the one before it is still there.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FolderLock(self.folder):
+            model.optimizer.build(model.trainable_variables)
+            self._run, self._planned = _description(model, questions), options["epochs"]
+            ours = (c for c in options["callbacks"] if isinstance(c, AveragedWeights))
+            self._averaged = next(ours, None)
+            model.history, self._past = keras.callbacks.History(), ([], {})
+            model.history.set_model(model)
+            options["callbacks"].append(model.history)
+            found = newest_checkpoint(self.folder)
+            ended = found is not None and self._restored(found, model, options)
+            yield model.history if ended else None
+            if self._own is not None and not ended:
+                self._save(model, len(model.history.epoch), self._own)
+
+    def _restored(self, found: Checkpoint, model: Any, options: dict[str, Any]) -> bool:
+        """Bring weights, optimizer and history back; whether the run has ended."""
+        _check_same_run(found, self._run)
+        about = found.about
+        done = about["planned"] if about["stopped"] else about["epoch"]
+        ended = done >= options["epochs"]
+        _restore(found, model, ended)
+        model.epochs_asked, model.holds_average = about["asked"], ended
+        options["initial_epoch"] = about["epoch"]
+        self._past = about["history"]["epoch"], about["history"]["logs"]
+        model.history.epoch, model.history.history = self._past
+        return ended
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Refuse models whose training is not known well enough."""
+        if not self._run:
+            raise ValueError(
+                "ResumeTraining works within DiffusionModel.fit, whose questions can be asked "
+                "again. For other models, use keras.callbacks.BackupAndRestore."
+            )
+        self._own = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Save what the epochs before have come to, when all callbacks have seen their end."""
+        if self._past is not None:  # the first epoch here
+            (self.model.history.epoch, self.model.history.history), self._past = self._past, None
+        elif epoch % self.every_epochs == 0:
+            if self._averaged:
+                self._averaged.show_own()
+            self._save(self.model, epoch)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Keep the weights from which a longer run would go on; the model gets the averages."""
+        trained = [ops.convert_to_numpy(weight) for weight in self.model.trainable_variables]
+        self._own = (self._averaged and self._averaged.own_weights) or trained
+
+    def _save(self, model: Any, epoch: int, own: list[np.ndarray] | None = None) -> None:
+        groups = {**_variables(model), "own": own or []}
+        about = {
+            "format": FILE_FORMAT,
+            "version": FILE_VERSION,
+            "epoch": epoch,
+            "asked": model.epochs_asked,
+            "planned": self._planned,
+            "stopped": bool(own and model.stop_training),
+            "run": self._run,
+            "history": {"epoch": model.history.epoch, "logs": model.history.history},
+        }
+        arrays = (
+            (f"{name}/{i:05d}", ops.convert_to_numpy(variable))
+            for name, group in groups.items()
+            for i, variable in enumerate(group)
+        )
+        write_checkpoint(self.folder / f"checkpoint-{epoch:06d}.npz", about, arrays)
+
+
+# What a run is made of ------------------------------------------------------------------------
+
+
+def _description(model: Any, questions: Any) -> dict[str, Any]:
+    """What must be the same when a run goes on, in words that an error message can use."""
+    about: dict[str, Any] = {"backend": keras.backend.backend(), "seed": model.seed}
+    about["parameters"] = model.diffusion_parameters.to_dict()
+    optimizer = bare_optimizer(model.optimizer)
+    about["optimizer"] = {"kind": type(optimizer).__name__, **optimizer.get_config()}
+    if not isinstance(about["optimizer"].get("learning_rate"), Mapping):
+        about["optimizer"].pop("learning_rate", None)  # a callback may have changed the number
+    for name in ("batch_size", "shuffle", "images", "labels", "weights"):
+        value = getattr(questions, name, None)
+        if isinstance(value, np.ndarray):
+            shown = np.ascontiguousarray(value[:: max(len(value) // 64, 1)])
+            about[f"number and shape of the {name}"] = value.shape
+            value, name = zlib.crc32(shown.tobytes()), f"checksum of some of the {name}"
+        about[name.replace("_", " ")] = value
+    about["steps per epoch"] = len(questions)
+    for group, variables in _variables(model).items():
+        for i, variable in enumerate(variables):
+            about[f"variable {i} of the {group}"] = [*variable.shape, str(variable.dtype)]
+    return json.loads(json.dumps(about, default=str))
+
+
+def _check_same_run(found: Checkpoint, run: dict[str, Any]) -> None:
+    """Refuse a checkpoint of which anything does not fit, before anything is changed."""
+    before = dict(found.about["run"])
+    # Parameters that were added later have a meaning in the files of before, too.
+    before["parameters"] = DiffusionParameters.from_dict(before["parameters"], version=1).to_dict()
+    old, new = _flat(before), _flat(run)
+    for name in [*old, *(name for name in new if name not in old)]:
+        if old.get(name) != new.get(name):
+            raise ValueError(
+                f"{found.path} belongs to another run: {name} was {old.get(name)!r} there and is "
+                f"{new.get(name)!r} here. Go on with what it was, or choose another folder for "
+                "a new run."
+            )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dictionary with one dotted name for each value."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return {prefix + name: value for name, value in flat.items()}
+
+
+def _variables(model: Any) -> dict[str, list[Any]]:
+    """All that changes in training; the model's own include the random states of dropout."""
+    return {"model": list(model.variables), "optimizer": list(model.optimizer.variables)}
+
+
+def _restore(found: Checkpoint, model: Any, ended: bool) -> None:
+    """Put back what a run has left; or, for a longer one, what its training stood at."""
+    with np.load(found.path, allow_pickle=False) as file:
+        for name, variables in _variables(model).items():
+            for i, variable in enumerate(variables):
+                variable.assign(file[f"{name}/{i:05d}"])
+        if not ended and "own/00000" in file:
+            for i, variable in enumerate(model.trainable_variables):
+                variable.assign(file[f"own/{i:05d}"])
+
+
+# Checkpoints on disk --------------------------------------------------------------------------
+
+
+def write_checkpoint(
+    path: Path, about: Mapping[str, Any], arrays: Iterable[tuple[str, np.ndarray]]
+) -> None:
+    """Write a checkpoint so that it is there whole or not at all, and remove all but the last two.
+
+    Arrays come with their names one after the other: a large model is not copied at once.
+
+    Raises:
+        OSError: if the disk refuses; the earlier checkpoints are still there.
+    """
+    try:
+        with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            archive.writestr(_ABOUT, json.dumps(about, default=lambda x: np.asarray(x).tolist()))
+            for name, array in arrays:
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written ({error}). The checkpoint before it, if there is one, is "
+            "whole: make room there, and run the same lines again."
+        ) from error
+    for old in _checkpoints(path.parent)[_KEPT:]:
+        old.unlink()
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("*")]
+    return [path for _, path in sorted([(int(m[1]), p) for m, p in found if m], reverse=True)]
+
+
+def newest_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint | None:
+    """Find the newest checkpoint that is whole; None if there is none at all.
+
+    A damaged one is set aside (its name then ends in ``.damaged``), with a warning that names it.
+
+    Raises:
+        ValueError: if there are checkpoints and all are damaged, or the newest one was written by
+            another version of this package.
+    """
+    damaged: list[tuple[Path, Exception]] = []
+    for path in _checkpoints(Path(folder).expanduser()):
+        try:
+            about = _read_about(path)
+        except UNREADABLE_NPZ as error:
+            damaged.append((path, error))
+            continue
+        _set_aside(damaged, path)
+        _check_version(path, about["version"])
+        return Checkpoint(path, about)
+    if damaged:
+        path, reason = damaged[0]
+        raise ValueError(
+            f"None of the checkpoints in {path.parent} can be read ({path.name}: {reason}). Bring "
+            "one back from a copy, or choose another folder to begin anew."
+        )
+    return None
+
+
+def _set_aside(damaged: list[tuple[Path, Exception]], instead: Path) -> None:
+    for path, error in damaged:
+        path.rename(path.with_name(path.name + ".damaged"))
+        warnings.warn(
+            f"The checkpoint {path} is damaged ({error}). It is kept as {path.name}.damaged, and "
+            f"training goes on from the one before it, {instead.name}.",
+            stacklevel=5,
+        )
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's description, after comparing every byte with its checksum."""
+    with zipfile.ZipFile(path) as archive:
+        if broken := archive.testzip():
+            raise ValueError(f"the checksum of {broken} is wrong")
+        about = json.loads(archive.read(_ABOUT))
+    if about["format"] != FILE_FORMAT:
+        raise ValueError(f"it does not say that its format is {FILE_FORMAT}")
+    return about
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version != FILE_VERSION:
+        raise ValueError(
+            f"{path} was written by another version of this package (its format is number "
+            f"{version}, this one's {FILE_VERSION}), which trains in another way. Go on with that "
+            "version, or choose another folder for a new run."
+        )

@@ -1,0 +1,460 @@
+"""A run of training, and what Keras's methods take: checked, fed, watched and resumed.
+
+``DiffusionModel`` is a :class:`TrainedOnQuestions`. It says what a question is and how answers are
+marked; here stands what any such model needs to be trained by Keras's ``fit`` on images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from diffusion_walkthrough.data import check_image_range
+from diffusion_walkthrough.engine.callbacks import AveragedWeights, TrainingLogs
+from diffusion_walkthrough.engine.feeding import (
+    QuestionSet,
+    QuestionsFromBatches,
+    as_data_set,
+    own_share,
+)
+from diffusion_walkthrough.engine.guarding import TrainingGuard
+from diffusion_walkthrough.engine.optimizer import bare_optimizer, replica_count
+from diffusion_walkthrough.engine.precision import warn_of_another_policy
+from diffusion_walkthrough.engine.resuming import ResumeTraining
+from diffusion_walkthrough.parameters import DiffusionParameters
+
+
+class TrainedOnQuestions(keras.Model):
+    """A Keras model that is trained on questions about images.
+
+    Attributes:
+        diffusion_parameters: all that defines the model (``parameters`` alone is a method of
+            every PyTorch module, and would be hidden).
+        network: a functional model from ``[x_t, t]`` (and labels) to its answer.
+        seed: of the questions.
+        epochs_asked: for how many epochs it has been trained; the next one has other questions.
+    """
+
+    def __init__(
+        self,
+        parameters: DiffusionParameters | dict,
+        seed: int | None = None,
+        epochs_asked: int = 0,
+        **options: Any,
+    ) -> None:
+        """Choose the precision, and where the questions begin."""
+        if isinstance(parameters, dict):
+            parameters = DiffusionParameters.from_dict(parameters, version=1)  # of any age
+        precision = parameters.training.precision
+        warn_of_another_policy(precision, stacklevel=4)
+        super().__init__(dtype=precision, **options)  # in float16, Keras scales the loss
+        self.autocast = False  # or Keras rounds images and steps to 16 bits before call sees them
+        self.diffusion_parameters, self.epochs_asked = parameters, epochs_asked
+        self.seed = _seed_of_keras() if seed is None else seed
+        self.built = True  # the network has its weights from the start
+
+    def questions(
+        self, images: Any, labels: Any = None, weights: Any = None, **options: Any
+    ) -> QuestionSet:
+        """Make images, once checked, into questions: what a model of this kind says itself."""
+        raise NotImplementedError
+
+    def questions_about(
+        self, x: Any, labels: Any = None, weights: Any = None, **options: Any
+    ) -> QuestionSet:
+        """Make questions of images in one array, or of a data set that yields batches of them."""
+        if is_array(x):
+            return own_share(self.questions(x, labels, weights, **options))
+        return own_share(QuestionsFromBatches(x, self.questions, **options))
+
+    def shape_of(self, n: int) -> tuple[int, ...]:
+        """The shape of ``n`` images, ``(n, height, width, channels)``.
+
+        Raises:
+            ValueError: if ``n`` is not a whole number of at least 1.
+        """
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+            raise ValueError(
+                f"n = {n!r} images cannot be drawn; ask for a whole number of at least 1."
+            )
+        return (n, *self.diffusion_parameters.unet.image_shape)
+
+    def checked(self, images: Any, labels: Any = None, weights: Any = None) -> tuple[Any, ...]:
+        """Images, labels and weights as NumPy arrays that fit the network, or a ValueError.
+
+        Labels are None for a network that takes none.
+        """
+        shape = self.diffusion_parameters.unet.image_shape
+        images, labels, weights = checked(shape, images, labels, weights)
+        return images, labels if len(self.network.inputs) > 2 else None, weights
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras needs to build the model again."""
+        parameters = self.diffusion_parameters.to_dict()
+        names = ("seed", "epochs_asked", "name")
+        return {"parameters": parameters, **{name: getattr(self, name) for name in names}}
+
+    def compile(self, optimizer: Any = None, **options: Any) -> None:
+        """Make ready for ``fit``.
+
+        Args:
+            optimizer: any Keras optimizer.
+            **options: as for ``keras.Model.compile``. ``jit_compile`` is off on TensorFlow
+                unless asked for: on a CPU, XLA's convolutions are the slower ones.
+
+        Raises:
+            ValueError: for a loss or a metric of one's own, which would never be asked.
+        """
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if options.get(name) is not None:
+                raise ValueError(
+                    f"{name} = {options[name]!r} cannot be chosen: a DiffusionModel marks its "
+                    f"network's answers itself. Leave {name} out; DiffusionParameters(loss='kl') "
+                    "trains on the variational bound, and compute_loss can be overridden."
+                )
+        if keras.backend.backend() == "tensorflow":
+            options.setdefault("jit_compile", False)
+        super().compile(optimizer=optimizer, **options)
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """What Keras needs to compile a loaded model again."""
+        return {"optimizer": keras.optimizers.serialize(self.optimizer)} if self.compiled else None
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile a loaded model with the saved one's optimizer, ready to go on training."""
+        # The saved optimizer scales the loss, or was told not to.
+        optimizer = keras.optimizers.deserialize(config["optimizer"])
+        self.compile(optimizer=optimizer, auto_scale_loss=False)
+        self.optimizer.build(self.trainable_variables)
+
+    def evaluate(
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, **options: Any
+    ) -> Any:
+        """Measure the loss, without dropout, asking the same about the same images each time.
+
+        Args:
+            x: clean images, as for ``fit``.
+            y: labels, for a network that is told them.
+            batch_size: how many at a time; None takes the parameters' number.
+            **options: as for ``keras.Model.evaluate``; ``sample_weight`` weighs the images.
+        """
+        if not isinstance(x, QuestionSet):
+            weights, steps = options.pop("sample_weight", None), options.pop("steps", None)
+            x, y = self._held_out(x, y, weights, batch_size, steps), None
+        with _in_its_own_words(self, x):
+            return super().evaluate(x, y, **options)
+
+    def _held_out(
+        self, images: Any, labels: Any, weights: Any, batch_size: int | None, steps: int | None
+    ) -> Any:
+        if batch_size is None:
+            batch_size = self.diffusion_parameters.training.batch_size
+        _check_batch_size(batch_size)
+        told = {"batch_size": batch_size, "shuffle": False, "always_alike": True}
+        return self.questions_about(images, labels, weights, steps_per_epoch=steps, **told)
+
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, **options: Any
+    ) -> Any:
+        """Take one step on a batch of clean images; ``y`` are labels, if the network has any."""
+        asked = self.questions(x, y, sample_weight, batch_size=max(len(x), 1), shuffle=False)
+        asked.epoch = int(ops.convert_to_numpy(bare_optimizer(self.optimizer).iterations))
+        return super().train_on_batch(*asked[0], **options)
+
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, **options: Any
+    ) -> Any:
+        """Measure the loss of a batch of clean images."""
+        asked = self._held_out(x, y, sample_weight, max(len(x), 1), None)
+        return super().test_on_batch(*asked[0], **options)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        **options: Any,
+    ) -> keras.callbacks.History:
+        """Train on images in [-1, 1], with the parameters' own defaults.
+
+        Args:
+            x: clean images, float32 ``(n, height, width, channels)`` in [-1, 1]; or a data set
+                that yields batches of them.
+            y: labels, int32 ``(n,)``, for a network that is told them, and for ``class_weight``.
+            batch_size: images per step, all its parts together; None takes the parameters' number.
+            epochs: None plans the whole run of ``decay_steps`` steps, or 1 epoch without them.
+            **options: as for ``keras.Model.fit``. An epoch of ``steps_per_epoch`` steps goes on
+                through the images where the one before has ended.
+
+        A ``fit`` that is interrupted leaves the weights of its last step in the model, one that
+        ends leaves the averaged ones. With :class:`ResumeTraining` among the callbacks, a run whose
+        process was killed goes on.
+
+        Returns:
+            Keras's history: of each epoch the loss, the learning rate at its end, and the mean
+            global norm of the gradients before clipping.
+
+        Raises:
+            ValueError: if the images do not fit the network or do not lie in [-1, 1], or if the
+                run is over: its learning rate has fallen to 0.
+        """
+        x, y, options = self._without_validation(x, y, options)
+        asked = self._asked(x, y, batch_size, options)
+        epochs = self._planned_epochs(len(asked)) if epochs is None else epochs
+        self._build_optimizer()
+        callbacks = self._with_own_callbacks(options.pop("callbacks", None), asked)
+        options = {**options, "epochs": epochs, "callbacks": callbacks}
+        words = _in_its_own_words(self, asked, options.get("validation_data"))
+        with _tidied(callbacks), words, _resumed(callbacks, self, asked, options) as history:
+            if history is not None:
+                return history
+            left = epochs - options.get("initial_epoch", 0)
+            self._check_not_over(left)
+            asked.epoch = self.epochs_asked
+            return super().fit(**_fed(asked, left, self.steps_per_execution), **options)
+
+    def _asked(
+        self, x: Any, y: Any, batch_size: int | None, options: dict[str, Any]
+    ) -> QuestionSet:
+        """The questions of a run, and out of the options what is said by them."""
+        weights = _weights(options.pop("sample_weight", None), options.pop("class_weight", None), y)
+        told = {
+            "batch_size": self._images_per_part(batch_size),
+            "shuffle": bool(options.pop("shuffle", True)),
+            "mirror": self.diffusion_parameters.training.horizontal_flip,
+            "steps_per_epoch": options.pop("steps_per_epoch", None),
+        }
+        return self.questions_about(x, y, weights, **told)
+
+    def _without_validation(self, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, ...]:
+        """Keep the share for validation apart, and make questions of what is to be validated on."""
+        split, held_out = options.pop("validation_split", 0.0), options.get("validation_data")
+        if split and held_out is None:
+            kept = math.floor(len(x) * (1.0 - split))
+            held_out = (x[kept:],) if y is None else (x[kept:], y[kept:])
+            x, y = x[:kept], None if y is None else y[:kept]
+            weights = options.get("sample_weight")
+            options["sample_weight"] = None if weights is None else weights[:kept]
+        if held_out is not None and not isinstance(held_out, QuestionSet):
+            images, labels, weights = _three(held_out)
+            size, steps = (
+                options.pop("validation_batch_size", None),
+                options.get("validation_steps"),
+            )
+            asked = self._held_out(images, labels, weights, size, steps)
+            options = {**options, "validation_data": asked}
+        return x, y, options
+
+    @property
+    def parts(self) -> int:
+        """In how many parts the optimizer's step goes through its batch."""
+        optimizer = bare_optimizer(self.optimizer) if self.compiled else None
+        own = getattr(optimizer, "parts", None)
+        return own or getattr(optimizer, "gradient_accumulation_steps", None) or 1
+
+    def _images_per_part(self, batch_size: int | None) -> int:
+        """How many images the network sees at once, of the ``batch_size`` of a step."""
+        if batch_size is None:
+            batch_size = self.diffusion_parameters.training.batch_size
+        _check_batch_size(batch_size)
+        if batch_size % self.parts:
+            raise ValueError(
+                f"batch_size = {batch_size} cannot be divided into the {self.parts} parts that "
+                "gradient_accumulation_steps asks for. Use a multiple of it."
+            )
+        return batch_size // self.parts
+
+    def _planned_epochs(self, steps: int) -> int:
+        """How many epochs make up ``decay_steps`` steps; 1 if the run has no planned end."""
+        total = self.diffusion_parameters.training.decay_steps
+        return 1 if total is None else math.ceil(total * self.parts / max(steps, 1))
+
+    def _check_not_over(self, epochs: int) -> None:
+        """Refuse to train at a learning rate that has fallen to 0: nothing would change."""
+        total = self.diffusion_parameters.training.decay_steps
+        if total is None or not self.compiled or epochs <= 0:
+            return
+        optimizer = bare_optimizer(self.optimizer)
+        done = int(ops.convert_to_numpy(optimizer.iterations))
+        if done >= total and float(ops.convert_to_numpy(optimizer.learning_rate)) == 0:
+            raise ValueError(
+                f"the run is over: its {total} steps (decay_steps) have been taken, the learning "
+                "rate has fallen to 0, and more steps would change nothing. model.compile() begins "
+                "a new run from these weights; for a longer one, build the model with more "
+                "decay_steps in its TrainingParameters."
+            )
+
+    def _build_optimizer(self) -> None:
+        """Make the optimizer's variables; TensorFlow writes a step that makes them down twice."""
+        is_ready = not self.compiled or self.optimizer.built
+        if is_ready or keras.backend.backend() != "tensorflow":
+            return
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.trainable_variables)
+
+    def _with_own_callbacks(self, callbacks: Any, asked: QuestionSet) -> list[Any]:
+        """Put this package's callbacks before the caller's, which then see what ours have done."""
+        others = getattr(callbacks, "callbacks", callbacks)  # those in a CallbackList
+        others = list(others) if isinstance(others, (list, tuple)) else [others]
+        others = [callback for callback in others if callback is not None]
+        guards = [c for c in others if isinstance(c, TrainingGuard)] or [TrainingGuard()]
+        for guard in guards:
+            guard.questions = asked
+        # What is to be resumed from is saved before the averages take the weights' place.
+        kinds = (keras.callbacks.BackupAndRestore, ResumeTraining)
+        backups = [TrainingLogs(asked), *(c for c in others if isinstance(c, kinds))]
+        own = []
+        if self.compiled and getattr(bare_optimizer(self.optimizer), "momentum", None):
+            own = [c for c in others if isinstance(c, AveragedWeights)] or [AveragedWeights()]
+        ours = [*guards, *backups, *own]
+        return [*ours, *(c for c in others if c not in ours)]
+
+
+def checked(
+    shape: tuple[int, ...], images: Any, labels: Any = None, weights: Any = None
+) -> tuple[Any, Any, Any]:
+    """Images for a network, with labels and weights if there are any, as NumPy arrays.
+
+    Raises:
+        ValueError: if the images are not ``(n, *shape)``, or do not lie in [-1, 1]; or if there is
+            not one label, or one weight, for each.
+    """
+    images = _as_images(images)
+    if images.shape[1:] != shape:
+        raise ValueError(
+            f"images have shape {images.shape}; this model needs (n, {shape[0]}, {shape[1]}, "
+            f"{shape[2]}). load_images(…, image_size={shape[0]}) resizes, or build a model with "
+            "other UNetParameters."
+        )
+    check_image_range(images)
+    return images, _one_each("labels", labels, images), _one_each("weights", weights, images)
+
+
+def _as_images(images: Any) -> np.ndarray:
+    if isinstance(images, tuple) and len(images) == 2:
+        raise ValueError(
+            "the images are a tuple of two, as load_images returns: pass its first part as x, and "
+            "its second as y where the network is told labels."
+        )
+    array = images if isinstance(images, np.ndarray) else ops.convert_to_numpy(images)
+    if array.dtype == object or array.dtype.kind not in "fiub":
+        raise ValueError(f"images are of type {array.dtype}; they must be numbers, float32.")
+    if array.dtype.kind != "f":
+        check_image_range(array)
+    return array.astype("float32", copy=False)
+
+
+def _one_each(name: str, values: Any, images: np.ndarray) -> Any:
+    if values is None:
+        return None
+    values = np.asarray(ops.convert_to_numpy(values))
+    if values.shape[:1] != images.shape[:1]:
+        raise ValueError(
+            f"{name} have shape {values.shape}, but there must be one for each of the "
+            f"{len(images)} images."
+        )
+    return values.astype("float32" if name == "weights" else "int32")
+
+
+def _seed_of_keras() -> int:
+    """A seed that follows ``keras.utils.set_random_seed``, as that of each layer does."""
+    return int(ops.convert_to_numpy(keras.random.SeedGenerator().state)[0])
+
+
+def _check_batch_size(batch_size: Any) -> None:
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(
+            f"batch_size = {batch_size} must be a whole number of at least 1; without it, the "
+            "batch_size of the TrainingParameters is taken."
+        )
+
+
+def _weights(sample_weight: Any, class_weight: Any, labels: Any) -> Any:
+    """How much each image counts: by itself, and by its class."""
+    if class_weight is None:
+        return sample_weight
+    if labels is None:
+        raise ValueError(
+            "class_weight needs to know each image's class: pass the labels as y, or say with "
+            "sample_weight how much each image counts."
+        )
+    by_class = np.array([class_weight.get(int(label), 1.0) for label in np.asarray(labels)])
+    return by_class if sample_weight is None else by_class * np.asarray(sample_weight)
+
+
+def _three(data: Any) -> tuple[Any, Any, Any]:
+    """Images, labels and weights of what Keras takes as ``validation_data``."""
+    parts = [*data] if isinstance(data, (tuple, list)) else [data]
+    images, labels, weights = [*parts, None, None][:3]
+    return images, labels, weights
+
+
+def is_array(x: Any) -> bool:
+    """Whether something is all images in one array or tensor, and not a data set."""
+    return isinstance(x, (np.ndarray, list, tuple)) or ops.is_tensor(x) or x is None
+
+
+def mean_of_batch(losses: Any, weights: Any = None) -> Any:
+    """Average the losses of a batch's images, ``(batch,)``, each with its weight if there are any.
+
+    Of several devices each has its share of the batch; what they return adds up to the mean.
+    """
+    if weights is not None:
+        losses = losses * ops.reshape(ops.cast(weights, "float32"), (-1,))
+    return ops.mean(losses) / replica_count()
+
+
+def _fed(asked: QuestionSet, epochs: int, steps_a_call: int) -> dict[str, Any]:
+    """What Keras's ``fit`` is to be given to train on so many epochs of questions."""
+    # Calls of several steps that do not make up an epoch would go on into the next one's questions.
+    as_it_is = isinstance(asked, QuestionsFromBatches) or len(asked) % steps_a_call
+    if as_it_is or keras.backend.backend() != "tensorflow":
+        return {"x": asked, "shuffle": False}
+    data = as_data_set(asked, max(epochs, 1))
+    return {"x": data, "steps_per_epoch": len(asked), "shuffle": False}
+
+
+@contextlib.contextmanager
+def _tidied(callbacks: list[Any]) -> Iterator[None]:
+    """Leave the training's own weights in a model whose run was interrupted."""
+    try:
+        yield
+    except BaseException:
+        for callback in callbacks:
+            if isinstance(callback, AveragedWeights):
+                callback.show_own()
+        raise
+
+
+@contextlib.contextmanager
+def _in_its_own_words(model: Any, *questions: Any) -> Iterator[None]:
+    """Say what was wrong with a data set, where TensorFlow wraps it into an error of its own."""
+    try:
+        yield
+    except BaseException as error:
+        if keras.backend.backend() == "jax":
+            model.jax_state_sync()  # or the variables would have no values any more
+        for fault in (getattr(asked, "fault", None) for asked in questions):
+            if fault is not None and fault is not error:
+                raise fault from None
+        raise
+
+
+@contextlib.contextmanager
+def _resumed(
+    callbacks: list[Any], model: Any, asked: QuestionSet, options: dict[str, Any]
+) -> Iterator[keras.callbacks.History | None]:
+    """Go on where a checkpoint stands; hands out the history of what is already done."""
+    resuming = [c for c in callbacks if isinstance(c, ResumeTraining)]
+    if not resuming:
+        yield None
+        return
+    with resuming[0].going_on(model, asked, options) as history:
+        yield history

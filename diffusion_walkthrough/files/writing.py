@@ -1,0 +1,161 @@
+"""Files and folders that appear whole or not at all.
+
+What is written stands under a temporary name beside its place, ``.~host-process-mark-name``, goes
+to the disk, and is renamed. A process that is killed meanwhile leaves the earlier file or the new
+one, and perhaps the temporary one: the next that writes into the same folder removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import secrets
+import shutil
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+_HOST = re.sub(r"\W", "_", platform.node())[:30]
+_OURS = re.compile(r"\.~(?P<host>\w*)-(?P<process>\d+)-[0-9a-f]{8}-(?P<old>old-)?(?P<name>.+)")
+
+#: What the operating system or JupyterLab puts into folders; so does whatever is hidden.
+UNINVITED = {"desktop.ini", "Thumbs.db"}
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that at any moment the old one or the new one is there, whole.
+
+    Raises FileNotFoundError if the folder does not exist, IsADirectoryError if ``path`` is a
+    folder, and OSError if the disk refuses; then nothing has changed.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Hand out a temporary path to write a file at, and put the file in its place at the end.
+
+    Raises like :func:`write_whole`; an error inside the block leaves ``path`` as it was.
+    """
+    target = _place(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder. Give the name of a file in it.")
+    temporary = _beside(target)
+    try:
+        yield temporary
+        _to_disk(temporary)
+        os.replace(temporary, target)
+        _to_disk(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Hand out a temporary folder to write files in, and put it in its place at the end.
+
+    A folder that is there already is replaced, all but its hidden files, which move over. That
+    takes two renames: killed between them, a process leaves the earlier folder beside its place,
+    and the next one that writes there puts it back (:func:`tidy`).
+    """
+    target = _place(path)
+    temporary, old = _beside(target), _beside(target, "old-")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for part in [*temporary.rglob("*"), temporary]:
+            _to_disk(part)
+        if target.exists():  # a folder cannot be renamed onto one that has files in it
+            os.replace(target, old)
+        os.replace(temporary, target)
+        _to_disk(target.parent)
+    finally:
+        _put_back_or_remove(old, target)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def strangers(folder: Path, ours: Collection[str]) -> list[str]:
+    """The names of what is in a folder and is none of ``ours`` files.
+
+    What systems put into folders does not count; a folder that bears the name of a file does.
+    """
+    if not folder.is_dir():
+        return []
+    parts = sorted(part for part in folder.iterdir() if not _is_uninvited(part.name))
+    return [part.name for part in parts if part.name not in ours or not part.is_file()]
+
+
+def _is_uninvited(name: str) -> bool:
+    return name.startswith(".") or name in UNINVITED
+
+
+def tidy(folder: Path) -> None:
+    """Remove what processes that are no more left half-written, and put back what they replaced."""
+    for path in folder.glob(".~*"):
+        left = _OURS.fullmatch(path.name)
+        if left is None or left["host"] != _HOST or _is_alive(int(left["process"])):
+            continue
+        with contextlib.suppress(OSError):  # another process may be tidying, too
+            if left["old"]:
+                _put_back_or_remove(path, folder / left["name"])
+            elif path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def earlier_folder(path: Path) -> Path | None:
+    """What a process that was killed while replacing a folder has left of the earlier one."""
+    for other in path.parent.glob(".~*"):
+        left = _OURS.fullmatch(other.name)
+        if left and left["old"] and left["name"] == path.name:
+            return other
+    return None
+
+
+def _put_back_or_remove(old: Path, target: Path) -> None:
+    if not old.exists():
+        return
+    if not target.exists():
+        os.replace(old, target)
+        return
+    for part in old.iterdir():
+        if _is_uninvited(part.name) and not (target / part.name).exists():
+            os.replace(part, target / part.name)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _place(path: str | os.PathLike[str]) -> Path:
+    """Where a file is to go: of a link, the place that it points to."""
+    target = Path(path).expanduser().resolve()
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"The folder {target.parent} does not exist. Create it first: "
+            f"Path({str(target.parent)!r}).mkdir(parents=True)."
+        )
+    tidy(target.parent)
+    return target
+
+
+def _beside(target: Path, old: str = "") -> Path:
+    mark = f"{os.getpid()}-{secrets.token_hex(4)}"
+    return target.with_name(f".~{_HOST}-{mark}-{old}{target.name}")
+
+
+def _is_alive(process: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(process)
+
+
+def _to_disk(path: Path) -> None:
+    """Have a file or, where the system can, a folder written to the disk before going on."""
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,187 @@
+"""Cores that work side by side give the answers of one, and TensorFlow is told to let them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from pocket import pocket_network
+from tiny import TINY
+
+from diffusion_walkthrough.engine import cores
+from diffusion_walkthrough.engine.cores import MOST_SHARES, SideBySide, share_count
+from diffusion_walkthrough.training import DiffusionModel
+
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow alone works in shares"
+)
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(0)
+    network = DiffusionModel(TINY).network
+    rng = np.random.default_rng(0)
+    network.set_weights([0.2 * rng.standard_normal(w.shape) for w in network.weights])
+    return network
+
+
+def side_by_side_with(network):
+    return SideBySide(lambda x, t, training=False: network([x, t], training=training))
+
+
+def question(batch: int):
+    rng = np.random.default_rng(batch)
+    x = rng.standard_normal((batch, *TINY.unet.image_shape)).astype("float32")
+    return x, rng.integers(0, 10, batch).astype("float32")
+
+
+@on_tensorflow
+@pytest.mark.parametrize("shares", [2, 3])
+def test_each_image_gets_its_own_answer_whatever_the_batch(network, monkeypatch, shares):
+    import tensorflow as tf
+
+    monkeypatch.setattr(cores, "share_count", lambda: shares)
+    ask = tf.function(side_by_side_with(network), reduce_retracing=True, autograph=False)
+    for batch in (1, 2, 3, 5, 8):
+        x, t = question(batch)
+        found = ops.convert_to_numpy(ask(x, t))
+        expected = ops.convert_to_numpy(network([x, t]))
+        assert expected.std() > 0.1
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@on_tensorflow
+@pytest.mark.parametrize("batch", [1, 5, 8])
+def test_the_gradient_is_that_of_the_whole_batch(monkeypatch, batch):
+    """What is answered twice and left out counts once."""
+    import tensorflow as tf
+
+    network = pocket_network()
+    monkeypatch.setattr(cores, "share_count", lambda: 2)
+    weights = [v.value for v in network.trainable_variables]
+    ask = side_by_side_with(network)
+    x, t = question(batch)
+
+    @tf.function(autograph=False)  # which would read the source of what is called anew
+    def gradients(x, t, whole):
+        with tf.GradientTape() as tape:
+            answer = network([x, t], training=False) if whole else ask(x, t)
+            loss = tf.reduce_mean(answer**2)
+        return [tf.convert_to_tensor(g) for g in tape.gradient(loss, weights)]
+
+    for found, expected in zip(gradients(x, t, False), gradients(x, t, True), strict=True):
+        scale = np.abs(expected).max() + 1e-3
+        np.testing.assert_allclose(found, expected, atol=1e-4 * scale)
+
+
+@on_tensorflow
+def test_each_share_has_dropout_of_its_own(monkeypatch):
+    """Two halves of alike images, masked alike, would be half as much to learn from."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(cores, "share_count", lambda: 2)
+    parameters = dataclasses.replace(TINY, unet=dataclasses.replace(TINY.unet, dropout=0.5))
+    network = DiffusionModel(parameters).network
+    rng = np.random.default_rng(0)
+    network.set_weights(
+        [
+            0.2 * rng.standard_normal(w.shape) if w.dtype == "float32" else w.numpy()
+            for w in network.weights
+        ]
+    )
+    ask = tf.function(side_by_side_with(network), autograph=False)
+    x, t = question(1)
+    x, t = np.repeat(x, 4, axis=0), np.repeat(t, 4)
+    first, second = np.split(ask(x, t, training=True).numpy(), 2)
+    assert np.abs(first - second).max() > 0.1
+    again = ask(x, t, training=True).numpy()
+    assert np.abs(again[:2] - first).max() > 0.1
+
+
+@on_tensorflow
+def test_the_network_is_written_down_once_for_all_shares(monkeypatch):
+    import tensorflow as tf
+
+    network = pocket_network()
+    monkeypatch.setattr(cores, "share_count", lambda: 4)
+    traces = []
+    call = type(network).call
+
+    def counted(self, *arguments, **options):
+        traces.append(1)
+        return call(self, *arguments, **options)
+
+    monkeypatch.setattr(type(network), "call", counted)
+    shapes = (None, *TINY.unet.image_shape), (None,)
+    specs = [tf.TensorSpec(*spec) for spec in zip(shapes, ("float32", "float32"), strict=True)]
+    ask = tf.function(side_by_side_with(network), input_signature=specs, autograph=False)
+    for batch in (4, 7):
+        ask(*question(batch))
+    assert len(traces) == 1
+
+
+def test_what_is_not_written_down_is_asked_in_one_piece(network):
+    x, t = question(3)
+    found = ops.convert_to_numpy(side_by_side_with(network)(x, t))
+    np.testing.assert_array_equal(found, ops.convert_to_numpy(network([x, t])))
+
+
+def test_there_are_as_many_shares_as_cores(monkeypatch):
+    in_shares = keras.backend.backend() == "tensorflow"
+    for count, expected in ((1, 1), (2, 2), (4, 4), (64, MOST_SHARES)):
+        monkeypatch.setattr(cores, "core_count", lambda count=count: count)
+        assert share_count() == (expected if in_shares else 1)
+
+
+@on_tensorflow
+def test_replicas_divide_the_cores_among_them(monkeypatch):
+    import tensorflow as tf
+
+    class Strategy:
+        num_replicas_in_sync = 2
+
+    monkeypatch.setattr(cores, "core_count", lambda: 4)
+    assert share_count() == 4
+    monkeypatch.setattr(tf.distribute, "get_strategy", Strategy)
+    assert share_count() == 2
+    Strategy.num_replicas_in_sync = 8
+    assert share_count() == 1
+
+
+THREADS = """
+import tensorflow as tf
+{before}
+import diffusion_walkthrough.training
+tf.zeros(1)
+print(tf.config.threading.get_intra_op_parallelism_threads())
+"""
+
+
+@on_tensorflow
+@pytest.mark.parametrize(
+    ("before", "environment", "expected"),
+    [
+        ("", {}, "1"),
+        ("tf.config.threading.set_intra_op_parallelism_threads(3)", {}, "3"),
+        ("tf.zeros(1)  # TensorFlow is at work already", {}, "0"),
+        ("", {"TF_NUM_INTRAOP_THREADS": "2"}, "0"),
+        ("from diffusion_walkthrough.classroom import start; start()", {}, "1"),
+    ],
+    ids=["nobody chose", "chosen in Python", "too late", "chosen outside", "a notebook"],
+)
+def test_operations_stay_on_one_core_unless_somebody_chose(before, environment, expected):
+    if cores.core_count() >= 2 * MOST_SHARES and expected == "1":
+        expected = str(cores.core_count() // MOST_SHARES)
+    clean = {k: v for k, v in os.environ.items() if k != "TF_NUM_INTRAOP_THREADS"}
+    program = [sys.executable, "-c", THREADS.format(before=before)]
+    done = subprocess.run(
+        program, env={**clean, **environment}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [expected]

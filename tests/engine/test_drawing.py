@@ -1,0 +1,264 @@
+"""A compiled network gives the same images sooner, and is traced once; the noise of a walk."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from keras.random import SeedGenerator
+from pocket import pocket_model
+from tiny import TINY
+
+from diffusion_walkthrough.backward_sampling import (
+    Denoiser,
+    ddpm_step,
+    p_sample_loop,
+    p_sample_loop_progressive,
+    stops,
+    walk,
+)
+from diffusion_walkthrough.engine.drawing import (
+    STRIDE,
+    CompiledNetwork,
+    WalkNoise,
+    check_options,
+    check_whole,
+    steps_in_one_call,
+)
+from diffusion_walkthrough.noise_schedule import NoiseSchedule
+from diffusion_walkthrough.parameters import ScheduleParameters
+from diffusion_walkthrough.training import DiffusionModel
+
+#: No whole number of strides.
+LONG = ScheduleParameters("cosine", 2 * STRIDE + 3)
+SCHEDULE = NoiseSchedule.from_parameters(LONG)
+SHAPE = (3, *TINY.unet.image_shape)
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def with_some_weights(model, scale=0.2):
+    rng = np.random.default_rng(0)
+    model.network.set_weights([scale * rng.standard_normal(w.shape) for w in model.network.weights])
+    return model
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Of a pocket model with a schedule of some strides, compiled."""
+    return with_some_weights(pocket_model(schedule=LONG)).denoise.network
+
+
+def walked_step_by_step(denoise, shape, **options):
+    return numpy(list(p_sample_loop_progressive(denoise, SCHEDULE, shape, **options))[-1].x)
+
+
+def assert_close(found, expected):
+    assert expected.std() > 0.05
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(numpy(found), expected, rtol=0, atol=2e-4 * scale)
+
+
+@pytest.mark.parametrize(
+    ("reading", "options"),
+    [
+        ({}, {}),
+        ({"prediction": "x_start", "variance": "fixed_large"}, {}),
+        ({"prediction": "v"}, {"variance": "fixed_large"}),
+        ({"prediction": "x_prev"}, {}),
+        ({"prediction": "flow"}, {"steps": 7}),
+        ({"clip": False, "prediction": "x_start"}, {"shared_noise_steps": 5}),
+        ({}, {"shared_noise_steps": STRIDE + 1}),
+        ({}, {"steps": STRIDE, "variance": "fixed_large"}),
+    ],
+    ids=str,
+)
+def test_long_strides_lead_where_single_steps_do(network, reading, options):
+    denoise = Denoiser(network, SCHEDULE, **reading)
+    found = p_sample_loop(denoise, SCHEDULE, SHAPE, seed=4, **options)
+    assert_close(found, walked_step_by_step(denoise, SHAPE, seed=4, **options))
+
+
+def test_a_unet_is_walked_with_as_well():
+    keras.utils.set_random_seed(0)
+    model = with_some_weights(DiffusionModel(TINY, seed=0))
+    found = model.sample(3, seed=4)
+    way = p_sample_loop_progressive(model.denoise, model.schedule, SHAPE, seed=4)
+    assert_close(found, numpy(list(way)[-1].x))
+
+
+def test_a_walk_from_noisy_images_is_the_same_too(network):
+    x_T = np.random.default_rng(1).standard_normal(SHAPE).astype("float32")
+    options = {"seed": 3, "x_T": x_T, "start": STRIDE + 1}
+    denoise = Denoiser(network, SCHEDULE)
+    found = p_sample_loop(denoise, SCHEDULE, SHAPE, **options)
+    assert_close(found, walked_step_by_step(denoise, SHAPE, **options))
+
+
+def test_a_learned_variance_is_walked_with_as_well():
+    model = pocket_model(schedule=LONG, variance="learned", loss="kl")
+    with_some_weights(model, scale=0.02)
+    found = model.sample(3, seed=1)
+    assert_close(found, walked_step_by_step(model.denoise, SHAPE, seed=1))
+
+
+def test_a_step_of_one_s_own_is_compiled_too(network):
+    def half_way(denoise, schedule, x_t, t, s, z, pace=0.5):
+        x_start = denoise(x_t, t)
+        return x_t + pace * (x_start - x_t) + 0.1 * z, x_start
+
+    denoise = Denoiser(network, SCHEDULE)
+    found = walk(half_way, denoise, SCHEDULE, SHAPE, seed=1, pace=0.25, steps=40)
+    way = stops(half_way, denoise, SCHEDULE, SHAPE, seed=1, pace=0.25, steps=40)
+    assert_close(found, numpy(list(way)[-1].x))
+
+
+def test_one_stop_of_each_stride_and_the_last_are_handed_out(network):
+    denoise = Denoiser(network, SCHEDULE)
+    if steps_in_one_call(denoise) is None:
+        pytest.skip("PyTorch runs the network as it is")
+    way = list(stops(ddpm_step, denoise, SCHEDULE, SHAPE, seed=4, every_stop=False))
+    T = len(SCHEDULE)
+    assert [stop.t for stop in way] == [T - 1, T - 1 - STRIDE, T - 1 - 2 * STRIDE, -1]
+    assert {stop.x_start for stop in way} == {None}
+    every = {stop.t: stop.x for stop in stops(ddpm_step, denoise, SCHEDULE, SHAPE, seed=4)}
+    for stop in way:
+        assert_close(stop.x, numpy(every[stop.t]))
+
+
+def test_a_generator_stands_where_single_steps_would_leave_it(network):
+    denoise, states = Denoiser(network, SCHEDULE), []
+    for way in (
+        p_sample_loop,
+        lambda d, _, shape, **options: walked_step_by_step(d, shape, **options),
+    ):
+        generator = SeedGenerator(7)
+        way(denoise, SCHEDULE, SHAPE, seed=generator)
+        states.append(numpy(generator.state.value))
+    np.testing.assert_array_equal(*states)
+
+
+def test_a_misspelt_option_is_refused_before_any_work(network):
+    with pytest.raises(TypeError, match="varianz"):
+        p_sample_loop(Denoiser(network, SCHEDULE), SCHEDULE, SHAPE, varianz="fixed_large")
+
+
+def test_everything_is_traced_once(monkeypatch):
+    """Whatever the batch, and however many steps and walks: tracing takes seconds each time."""
+    if keras.backend.backend() == "torch":
+        pytest.skip("PyTorch runs the network as it is")
+    traces = []
+    model = pocket_model(schedule=LONG)
+    call = type(model.network).call
+
+    def counted(self, *arguments, **options):
+        traces.append(1)
+        return call(self, *arguments, **options)
+
+    monkeypatch.setattr(type(model.network), "call", counted)
+    seen = []
+    for batch in (2, 5) if keras.backend.backend() == "tensorflow" else (2, 2):
+        shape = (batch, *TINY.unet.image_shape)
+        for seed in range(2):
+            model.sample(batch, seed=seed, steps=30 + seed)
+        model.denoise(ops.zeros(shape), ops.zeros((batch,), "int32"))
+        seen.append(len(traces))
+    assert seen[0] == seen[1]
+    assert seen[0] >= 2  # the network alone, and the walk
+
+
+def test_what_reads_differently_is_compiled_anew(network):
+    """A walk that is kept must not answer for another one."""
+    drawn = {
+        clip: numpy(p_sample_loop(Denoiser(network, SCHEDULE, clip=clip), SCHEDULE, SHAPE, seed=1))
+        for clip in (True, False)
+    }
+    assert np.abs(drawn[True]).max() <= 1 < np.abs(drawn[False]).max()
+    large = p_sample_loop(
+        Denoiser(network, SCHEDULE), SCHEDULE, SHAPE, seed=1, variance="fixed_large"
+    )
+    assert not np.allclose(numpy(large), drawn[True])
+
+
+def test_new_weights_are_drawn_with_at_once():
+    model = with_some_weights(pocket_model())
+    before = model.sample(2, seed=0)
+    model.network.set_weights([-w for w in model.network.get_weights()])
+    after = model.sample(2, seed=0)
+    assert np.abs(after - before).max() > 0.1
+    way = p_sample_loop_progressive(model.denoise, model.schedule, (2, *SHAPE[1:]), seed=0)
+    assert_close(after, numpy(list(way)[-1].x))
+
+
+def test_only_a_compiled_network_takes_many_steps_in_one_call(network):
+    if keras.backend.backend() != "torch":
+        assert steps_in_one_call(Denoiser(network, SCHEDULE)) == network.take_steps
+    assert steps_in_one_call(Denoiser(network.network, SCHEDULE)) is None
+    assert steps_in_one_call(lambda x_t, t: x_t) is None
+
+
+def test_a_compiled_network_answers_as_before():
+    model = with_some_weights(pocket_model())
+    x_t = np.random.default_rng(0).standard_normal(SHAPE).astype("float32")
+    t = np.array([0, 4, 9], "int32")
+    compiled = CompiledNetwork(model.network)
+    for _ in range(2):
+        found = compiled([x_t, t])
+        np.testing.assert_allclose(numpy(found), numpy(model.network([x_t, t])), atol=1e-5)
+        assert keras.backend.standardize_dtype(found.dtype) == "float32"
+
+
+# The noise ---------------------------------------------------------------------------------------
+
+
+def noises(noise):
+    return np.concatenate([numpy(zs) for _, zs in noise.strides()])
+
+
+def test_noise_is_drawn_for_the_start_and_then_for_a_stride_at_a_time():
+    noise, generator = WalkNoise((2, 3), STRIDE + 4, seed=5), SeedGenerator(5)
+    start = keras.random.normal((2, 3), seed=generator)
+    expected = [keras.random.normal((n, 2, 3), seed=generator) for n in (STRIDE, 4)]
+    np.testing.assert_array_equal(numpy(noise.start()), numpy(start))
+    found = list(noise.strides())
+    assert [place for place, _ in found] == [0, STRIDE]
+    for (_, zs), z in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(numpy(zs), numpy(z))
+
+
+@pytest.mark.parametrize("shared", [0, 1, STRIDE - 1, STRIDE, STRIDE + 1, 2 * STRIDE + 3])
+def test_the_first_steps_share_their_noise_and_no_others(shared):
+    noise = WalkNoise((3, 2), 2 * STRIDE + 3, 1, shared)
+    assert np.ptp(numpy(noise.start()), axis=0).max() == 0
+    spread = np.ptp(noises(noise), axis=1).min(axis=1)
+    np.testing.assert_array_equal(spread == 0, np.arange(2 * STRIDE + 3) < shared)
+
+
+def test_noise_is_standard_and_of_its_own_in_every_step_and_image():
+    zs = noises(WalkNoise((40, 100), 60, seed=0))
+    assert abs(zs.mean()) < 0.01
+    assert abs(zs.std() - 1) < 0.01
+    rows = zs.reshape(60 * 40, 100)
+    assert np.abs(np.corrcoef(rows[:300]) - np.eye(300)).max() < 0.6
+    assert len(np.unique(rows[:, 0])) == len(rows)
+
+
+def test_whole_numbers_in_a_range():
+    assert check_whole("n", None, 1, 7) == 7
+    assert check_whole("n", np.int32(3), 1, 7) == 3
+    for wrong in (0, 8, 2.0, "3"):
+        with pytest.raises(ValueError, match=rf"n = {wrong} must be a whole number in 1 … 7"):
+            check_whole("n", wrong, 1, 7)
+
+
+def test_the_options_of_a_step():
+    assert check_options(ddpm_step, {"variance": "fixed_small"}) == ["variance"]
+    with pytest.raises(
+        TypeError, match=r"has no option 'eta'; its own are variance, .*steps, start"
+    ):
+        check_options(ddpm_step, {"eta": 0.5})
+    with pytest.raises(TypeError, match="its own are none"):
+        check_options(lambda denoise, schedule, x_t, t, s, z: None, {"eta": 0.5})

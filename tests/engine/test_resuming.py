@@ -1,0 +1,581 @@
+"""Training that is interrupted ends as if nothing had happened; what does not fit is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from pocket import pocket_model, pocket_network, pocket_parameters
+from tiny import TINY
+
+from diffusion_walkthrough.data import load_images
+from diffusion_walkthrough.engine import resuming
+from diffusion_walkthrough.engine.callbacks import SampleHistory
+from diffusion_walkthrough.engine.resuming import (
+    FILE_FORMAT,
+    FILE_VERSION,
+    ResumeTraining,
+    newest_checkpoint,
+    write_checkpoint,
+)
+from diffusion_walkthrough.training import AveragingAdam, DiffusionModel, learning_rate_schedule
+
+TESTS = Path(__file__).parent.parent
+IMAGES = load_images("digits")[0][:104]  # 7 steps an epoch, the last of 8 images
+# All that changes along the way: averages, a learning rate that rises and falls.
+RULES = {"ema_momentum": 0.99, "batch_size": 16, "decay_steps": 21, "warmup_steps": 2}
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptAfter(keras.callbacks.Callback):
+    """Stops ``fit`` after so many steps, as Ctrl-C would."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps -= 1
+        if self.steps == 0:
+            raise Interrupted
+
+
+class Flat(keras.callbacks.EarlyStopping):
+    """Stops after two epochs, whatever the loss."""
+
+    def __init__(self, **options):
+        super().__init__("loss", patience=1, min_delta=10, **options)
+
+
+OPTIMIZERS = {
+    "gradient descent": lambda: keras.optimizers.SGD(0.01),
+    "another beta": lambda: AveragingAdam(
+        learning_rate_schedule(pocket_parameters(**RULES).training), 0.8
+    ),
+}
+
+
+@functools.cache
+def built(optimizer, seed, steps_per_execution, changes) -> tuple[DiffusionModel, list]:
+    """A model of one kind, ready to train, and all that it starts from."""
+    model = pocket_model(seed, **{**RULES, **dict(changes)})
+    quickly = {"run_eagerly": True} if keras.backend.backend() == "torch" else {}
+    chosen = OPTIMIZERS[optimizer]() if optimizer else None
+    model.compile(chosen, steps_per_execution=steps_per_execution, **quickly)
+    model.optimizer.build(model.trainable_variables)
+    return model, state(model)
+
+
+def new_model(optimizer=None, seed=3, steps_per_execution=1, **changes) -> DiffusionModel:
+    """A model at its start, as a new process would build it; traced only once."""
+    model, start = built(optimizer, seed, steps_per_execution, tuple(changes.items()))
+    return begun_again(model, start)
+
+
+def begun_again(model, start) -> DiffusionModel:
+    for variable, value in zip(variables(model), start, strict=True):
+        variable.assign(value)
+    model.epochs_asked, model.holds_average = 0, False
+    return model
+
+
+def variables(model) -> list:
+    return [*model.variables, *model.optimizer.variables]
+
+
+def state(model) -> list[np.ndarray]:
+    return [np.array(ops.convert_to_numpy(variable)) for variable in variables(model)]
+
+
+class Run(NamedTuple):
+    """What a run has come to."""
+
+    history: dict
+    epochs: list
+    state: list
+
+
+def train(folder, *, epochs=3, interrupt_after=None, model=None, images=IMAGES, **options):
+    """Run the lines that a user would run again; None if interrupted."""
+    model = model or new_model()
+    callbacks = [ResumeTraining(folder), *options.pop("callbacks", [])]
+    if interrupt_after:
+        callbacks.append(InterruptAfter(interrupt_after))
+    try:
+        history = model.fit(images, epochs=epochs, verbose=0, callbacks=callbacks, **options)
+    except Interrupted:
+        return None
+    return Run(history.history, history.epoch, state(model))
+
+
+def assert_same_run(found: Run, expected: Run) -> None:
+    assert found.history == expected.history
+    assert found.epochs == expected.epochs
+    for a, b in zip(found.state, expected.state, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Run:
+    """The same lines without a checkpoint at all."""
+    model = new_model()
+    history = model.fit(IMAGES, epochs=3, verbose=0)
+    return Run(history.history, history.epoch, state(model))
+
+
+# Interrupted runs ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "interruptions",
+    [[1, 9, 4], [7, 7], [20]],
+    ids=["in the middle of epochs", "where epochs end", "one step before the end"],
+)
+def test_an_interrupted_run_ends_as_if_nothing_had_happened(interruptions, undisturbed, tmp_path):
+    for steps in interruptions:
+        assert train(tmp_path, interrupt_after=steps) is None
+    assert_same_run(train(tmp_path), undisturbed)
+
+
+def test_a_unet_with_dropout_goes_on_too(tmp_path):
+    unet = dataclasses.replace(TINY.unet, dropout=0.1)
+
+    if keras.backend.backend() == "torch":
+        pytest.skip("on PyTorch, dropout draws from a generator of the process")
+    model = DiffusionModel(pocket_parameters(**RULES, unet=unet), seed=3)
+    model.compile()
+    model.optimizer.build(model.trainable_variables)
+    start = state(model)
+
+    def run(folder, interrupt_after=None):
+        begun_again(model, start)
+        return train(folder, epochs=2, model=model, interrupt_after=interrupt_after)
+
+    assert run(tmp_path, interrupt_after=9) is None
+    assert_same_run(run(tmp_path), run(tmp_path / "undisturbed"))
+
+
+def test_accumulated_gradients_and_validation_go_on_too(tmp_path):
+    def run(folder, **options):
+        model = new_model(gradient_accumulation_steps=2)
+        return train(folder, model=model, validation_split=0.2, **options)
+
+    expected = run(tmp_path / "undisturbed")
+    assert len(expected.history["val_loss"]) == 3
+    assert run(tmp_path / "run", interrupt_after=15) is None  # 11 parts an epoch: 5 steps and half
+    assert_same_run(run(tmp_path / "run"), expected)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="takes one step a call there")
+def test_several_steps_in_one_call(undisturbed, tmp_path):
+    """Also where calls of 3 steps do not make up an epoch of 7."""
+
+    def run(folder, **options):
+        return train(folder, model=new_model(steps_per_execution=3), **options)
+
+    expected = run(tmp_path / "undisturbed")
+    for name, losses in undisturbed.history.items():
+        np.testing.assert_allclose(expected.history[name], losses, rtol=1e-4)
+    assert run(tmp_path / "run", interrupt_after=5) is None
+    assert_same_run(run(tmp_path / "run"), expected)
+
+
+def test_epochs_of_fewer_steps_than_the_images_have(tmp_path):
+    expected = train(tmp_path / "undisturbed", steps_per_epoch=5)
+    assert train(tmp_path / "run", steps_per_epoch=5, interrupt_after=8) is None
+    assert_same_run(train(tmp_path / "run", steps_per_epoch=5), expected)
+
+
+def test_a_model_that_was_trained_before_its_run_goes_on(tmp_path):
+    """The lines that run again train it before, too."""
+
+    def run(folder, interrupt_after=None):
+        model = new_model(decay_steps=None)
+        model.fit(IMAGES[:32], epochs=2, verbose=0)
+        return train(folder, model=model, interrupt_after=interrupt_after)
+
+    assert run(tmp_path / "run", interrupt_after=9) is None
+    assert_same_run(run(tmp_path / "run"), run(tmp_path / "undisturbed"))
+
+
+def test_in_the_same_kernel_the_checkpoint_counts_not_the_model(undisturbed, tmp_path):
+    """In a notebook the cell is run again, and the model is not a new one."""
+    model = new_model()
+    assert train(tmp_path, interrupt_after=9, model=model) is None
+    model.fit(IMAGES, epochs=1, verbose=0)
+    assert_same_run(train(tmp_path, model=model), undisturbed)
+
+
+def test_what_other_callbacks_do_at_the_end_of_an_epoch_is_saved(tmp_path):
+    class LowerAndTell(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.optimizer.learning_rate = 0.01 / (2 + epoch)
+            logs["own"] = np.float32(epoch)
+
+    def run(folder, **options):
+        model = new_model("gradient descent")
+        return train(folder, model=model, callbacks=[LowerAndTell()], **options)
+
+    expected = run(tmp_path / "undisturbed")
+    assert run(tmp_path / "run", interrupt_after=9) is None
+    assert_same_run(run(tmp_path / "run"), expected)
+    assert expected.history["own"] == [0, 1, 2]
+
+
+def test_no_pictures_are_drawn_where_an_interrupted_run_goes_on(tmp_path):
+    assert train(tmp_path, interrupt_after=9) is None
+    history = SampleHistory(every=2, n=1)
+    train(tmp_path, callbacks=[history])
+    assert list(history.images) == [2, 3]
+
+
+def test_data_sets_of_another_kind_go_on_between_epochs(tmp_path):
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return (IMAGES[16 * index : 16 * index + 16],)
+
+    expected = train(tmp_path / "undisturbed", images=Batches())
+    assert train(tmp_path / "run", images=Batches(), interrupt_after=5) is None
+    assert newest_checkpoint(tmp_path / "run").about["epoch"] == 1
+    assert_same_run(train(tmp_path / "run", images=Batches()), expected)
+
+
+# Runs that have ended --------------------------------------------------------------------------
+
+
+def test_a_run_that_has_ended_is_shown_as_it_was_and_takes_more_epochs(undisturbed, tmp_path):
+    ended = train(tmp_path, epochs=2)
+    taken = InterruptAfter(1)
+    assert_same_run(train(tmp_path, epochs=2, callbacks=[taken]), ended)
+    assert taken.steps == 1  # none
+    assert_same_run(train(tmp_path), undisturbed)
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_a_run_that_another_callback_stops_has_ended(best, tmp_path):
+    def run(**options):
+        stop = Flat(restore_best_weights=best)
+        return train(tmp_path, model=new_model(), epochs=20, callbacks=[stop], **options)
+
+    first = run()
+    assert len(first.epochs) == 2
+    assert len(train(tmp_path / "other", epochs=2, callbacks=[]).epochs) == 2
+    for _ in range(2):
+        assert_same_run(run(), first)
+
+
+def test_the_best_weights_are_the_ended_run_s_also_if_it_was_not_stopped(tmp_path):
+    def run():
+        # The learning rate falls from the first epoch on.
+        how = {"mode": "max", "patience": 9, "restore_best_weights": True}
+        stop = keras.callbacks.EarlyStopping("learning_rate", **how)
+        model = new_model()
+        return train(tmp_path, model=model, epochs=2, callbacks=[stop]), model.sample(1, seed=0)
+
+    ended, drawn = run()
+    assert len(ended.epochs) == 2
+    again, drawn_again = run()
+    assert_same_run(again, ended)
+    np.testing.assert_array_equal(drawn, drawn_again)
+
+
+def test_a_run_that_was_stopped_goes_on_with_more_epochs(undisturbed, tmp_path):
+    stopped = train(tmp_path, epochs=2, callbacks=[Flat(restore_best_weights=True)])
+    assert len(stopped.epochs) == 2
+    assert_same_run(train(tmp_path), undisturbed)
+
+
+def test_a_run_whose_learning_rate_has_fallen_to_zero_cannot_go_on(tmp_path):
+    train(tmp_path)
+    with pytest.raises(ValueError, match="the run is over"):
+        train(tmp_path, epochs=4)
+
+
+# Killed ----------------------------------------------------------------------------------------
+
+SCRIPT = """
+import os, signal, sys
+sys.path[:0] = [{tests!r}, {tests!r} + "/engine"]
+import keras, numpy as np
+from test_resuming import IMAGES, new_model, state
+from diffusion_walkthrough.engine.resuming import ResumeTraining
+
+folder, mode, number, result = *sys.argv[1:3], int(sys.argv[3]), sys.argv[4]
+
+def after(function, calls):
+    count = iter(range(1, 10**9))
+    def wrapped(*args, **options):
+        result = function(*args, **options)
+        if next(count) == calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return wrapped
+
+class Tell(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        print("step", flush=True)
+
+if mode == "within the file":
+    np.lib.format.write_array = after(np.lib.format.write_array, number)
+elif mode == "before the name":
+    os.fsync = after(os.fsync, number)
+elif mode == "after the name":
+    os.replace = after(os.replace, number)
+model = new_model()
+callbacks = [ResumeTraining(folder), Tell()]
+history = model.fit(IMAGES, epochs=3, verbose=0, callbacks=callbacks).history
+np.savez(result, *state(model), **{{"loss": history["loss"]}})
+"""
+
+
+def run_and_kill(folder: Path, mode: str, number: int, result: Path) -> int:
+    """Run the script in a process of its own; in the mode "from outside", kill it here."""
+    script = SCRIPT.format(tests=str(TESTS))
+    command = [sys.executable, "-c", script, str(folder), mode, str(number), str(result)]
+    process = subprocess.Popen(
+        command, cwd=TESTS.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    for count, _ in enumerate(process.stdout, 1):
+        if mode == "from outside" and count == number:
+            process.kill()
+    return process.wait()
+
+
+def assert_killed_and_gone_on(folder: Path, moments: list, undisturbed: Run) -> None:
+    result = folder / "result.npz"
+    for mode, number in moments:
+        assert run_and_kill(folder / "run", mode, number, result) == -signal.SIGKILL, mode
+    assert run_and_kill(folder / "run", "not at all", 0, result) == 0
+    with np.load(result) as file:
+        assert file["loss"].tolist() == undisturbed.history["loss"], moments
+        for i, expected in enumerate(undisturbed.state):
+            np.testing.assert_array_equal(file[f"arr_{i}"], expected, err_msg=str(moments))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is not known there")
+def test_killed_in_the_middle_of_an_epoch_a_run_goes_on(undisturbed, tmp_path):
+    assert_killed_and_gone_on(tmp_path, [("from outside", 9)], undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is not known there")
+def test_killed_at_any_moment_a_run_goes_on(undisturbed, tmp_path):
+    """SIGKILL at a step, within a file, before and after it gets its name; then to the end."""
+    rng = np.random.default_rng()
+    moments = [
+        ("from outside", int(rng.integers(1, 15))),
+        ("within the file", int(rng.integers(1, 2 * len(undisturbed.state)))),
+        ("before the name", 1),  # the first call is for the file, the second for its folder
+        ("after the name", 1),
+    ]
+    assert_killed_and_gone_on(tmp_path, moments, undisturbed)
+
+
+def test_a_second_process_is_told_that_the_first_works_here(tmp_path):
+    code = (
+        "from diffusion_walkthrough.files.locking import FolderLock\n"
+        f"with FolderLock({str(tmp_path)!r}):\n    print('locked', flush=True)\n    input()"
+    )
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=TESTS.parent, **options) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(BlockingIOError, match=rf"another process .* number {other.pid} on"):
+            train(tmp_path)
+        other.communicate("\n")
+    assert train(tmp_path, epochs=1) is not None
+
+
+# Files -----------------------------------------------------------------------------------------
+
+NEWEST = "checkpoint-000002.npz"
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """The two checkpoints of a run that was interrupted in its third epoch, as bytes by name."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    assert train(folder, interrupt_after=16) is None
+    return {path.name: path.read_bytes() for path in folder.glob("*.npz")}
+
+
+@pytest.fixture
+def folder(interrupted, tmp_path):
+    for name, content in interrupted.items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def test_the_last_two_are_kept_and_nothing_else(tmp_path):
+    train(tmp_path)
+    assert visible(tmp_path) == [NEWEST, "checkpoint-000003.npz"]
+
+
+def test_a_checkpoint_every_so_many_epochs_and_at_the_end(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(resuming, "write_checkpoint", lambda path, *_: written.append(path.name))
+    new_model().fit(IMAGES, epochs=3, verbose=0, callbacks=[ResumeTraining(tmp_path, 2)])
+    assert written == [NEWEST, "checkpoint-000003.npz"]
+
+
+def test_the_folder_may_hold_other_things(folder):
+    (folder / "notes.txt").write_text("mine")
+    (folder / ".~host-1-00000000-checkpoint-000009.npz").write_bytes(b"half of one")
+    assert newest_checkpoint(folder).path.name == NEWEST
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_full_disk_leaves_what_was_there_and_says_so(folder, undisturbed, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array", full)
+    with pytest.raises(OSError, match=r"000003\.npz could not be written .*No space.* make room"):
+        train(folder)
+    assert visible(folder) == ["checkpoint-000001.npz", NEWEST]
+    monkeypatch.undo()
+    assert_same_run(train(folder), undisturbed)
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="everything is allowed here")
+def test_a_read_only_folder_is_refused(folder):
+    folder.chmod(0o500)
+    with pytest.raises(OSError, match="denied"):
+        train(folder)
+
+
+def test_a_checkpoint_holds_no_code(folder):
+    arrays = [("model/00000", np.array([print], dtype=object))]
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        write_checkpoint(folder / "checkpoint-000003.npz", {}, arrays)
+    path = newest_checkpoint(folder).path
+    assert path.name == NEWEST
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        assert json.loads(archive.read("about.json"))["epoch"] == 2
+    assert all(name.endswith(".npy") for name in names if name != "about.json")
+
+
+def change_one_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [change_one_byte, cut_in_half, empty])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(damage, folder, undisturbed):
+    damage(folder / NEWEST)
+    with pytest.warns(UserWarning, match=r"000002\.npz is damaged .*-000001\.npz"):
+        run = train(folder)
+    assert (folder / f"{NEWEST}.damaged").exists()
+    assert_same_run(run, undisturbed)
+
+
+def test_if_all_are_damaged_nothing_begins(folder):
+    for path in folder.iterdir():
+        cut_in_half(path)
+    with pytest.raises(ValueError, match=r"None of the checkpoints in .* choose another folder"):
+        train(folder)
+    assert len(visible(folder)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [("checkpoint-000003.npz", FILE_VERSION + 1), ("checkpoint-000003-00000000.npz", 1)],
+)
+def test_a_file_of_another_version_is_not_guessed_at(name, version, folder):
+    about = {"format": FILE_FORMAT, "version": version}
+    write_checkpoint(folder / name, about, [])
+    with pytest.raises(ValueError, match=rf"another version of this package .* number {version}"):
+        train(folder)
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(FileExistsError, match="run"):
+        train(tmp_path / "run")
+
+
+# What does not fit -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 1e-3}, r"learning_rate was 0\.002 .* 0\.001 here"),
+        ({"seed": 5}, "seed was 3 there and is 5 here"),
+        ({"batch_size": 8}, "batch size was 16 there and is 8 here"),
+        ({"images": IMAGES[:100]}, "number and shape of the images"),
+        ({"images": IMAGES[::-1]}, "checksum of some of the images"),
+        ({"sample_weight": np.ones(104)}, "number and shape of the weights was None there"),
+        ({"steps_per_epoch": 5}, "steps per epoch was 7 there and is 5 here"),
+        ({"shuffle": False}, "shuffle was True there and is False here"),
+        ({"optimizer": "gradient descent"}, "kind was 'AveragingAdam' there and is 'SGD'"),
+        ({"optimizer": "another beta"}, "optimizer.beta_1 was 0.9 there"),
+        ({"width": 8}, r"variable 0 of the model was \[64, 16, 'float32'\] there"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_checkpoint_of_another_run_is_refused(change, message, folder):
+    options, own = dict(change), ("learning_rate", "seed", "optimizer")
+    model = new_model(**{name: options.pop(name) for name in own if name in options})
+    if width := options.pop("width", None):
+        parameters = pocket_parameters(**RULES)
+        network = pocket_network(parameters, width)
+        model = DiffusionModel(parameters, seed=3, network=network)
+        model.compile()
+    model.optimizer.build(model.trainable_variables)
+    before = state(model)
+    with pytest.raises(ValueError, match=rf"belongs to another run: .*{message}.*another folder"):
+        train(folder, **options, model=model)
+    for found, value in zip(state(model), before, strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
+def test_another_backend_adds_up_in_another_order(folder, monkeypatch):
+    found = newest_checkpoint(folder)
+    run = {**found.about["run"], "backend": "another"}
+    with pytest.raises(ValueError, match=r"backend was '\w+' there and is 'another' here"):
+        resuming._check_same_run(found, run)
+
+
+def test_never_is_not_written_as_zero(tmp_path):
+    with pytest.raises(ValueError, match="every_epochs = 0 must be"):
+        ResumeTraining(tmp_path, every_epochs=0)
+
+
+def test_other_models_are_told_what_to_use(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"BackupAndRestore"):
+        model.fit(np.ones((4, 1)), np.ones(4), verbose=0, callbacks=[ResumeTraining(tmp_path)])

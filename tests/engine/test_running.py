@@ -1,0 +1,278 @@
+"""A run of training: planned, fed, checked at every door, and over when it is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from pocket import pocket_model
+from tiny import TINY
+
+from diffusion_walkthrough.checkpoints import load_model, save_model
+from diffusion_walkthrough.data import load_images
+from diffusion_walkthrough.engine.resuming import ResumeTraining
+from diffusion_walkthrough.training import (
+    DiffusionModel,
+)
+
+BACKEND = keras.backend.backend()
+
+
+OVER = r"8 steps \(decay_steps\).*model.compile\(\) begins a new run.*more decay_steps"
+
+
+def digits(n: int = 64) -> np.ndarray:
+    return load_images("digits")[0][:n]
+
+
+def numpy(x: object) -> np.ndarray:
+    return ops.convert_to_numpy(x)
+
+
+def compiled(optimizer: object = None, **changes: object) -> DiffusionModel:
+    model = pocket_model(**changes)
+    model.compile(optimizer)
+    return model
+
+
+def test_what_is_held_out_is_evaluated_as_by_evaluate():
+    model = compiled(optimizer=keras.optimizers.SGD(0.0))
+    expected = model.evaluate(digits(80)[64:], verbose=0)
+    for options in ({"validation_data": digits(80)[64:]}, {"validation_data": (digits(80)[64:],)}):
+        history = model.fit(digits(64), epochs=2, verbose=0, **options).history
+        np.testing.assert_allclose(history["val_loss"], [expected] * 2, rtol=1e-6)
+    history = model.fit(digits(80), validation_split=0.2, verbose=0).history
+    np.testing.assert_allclose(history["val_loss"], [expected], rtol=1e-6)
+
+
+def test_single_batches_are_trained_on_and_tested():
+    model = compiled()
+    before = model.test_on_batch(digits(32))
+    assert model.test_on_batch(digits(32)) == pytest.approx(float(before))
+    losses = [float(model.train_on_batch(digits(32))) for _ in range(20)]
+    assert len(set(losses)) == 20, "each step asks anew"
+    assert model.test_on_batch(digits(32)) < before
+    assert model.test_on_batch(digits(32), sample_weight=np.zeros(32)) == 0
+
+
+@pytest.mark.parametrize("option", [{"loss": "mse"}, {"metrics": ["mae"]}])
+def test_a_loss_or_metric_that_would_never_be_asked_is_refused(option):
+    with pytest.raises(ValueError, match=r"marks its network's answers itself.*loss='kl'"):
+        pocket_model().compile(**option)
+
+
+def test_fit_plans_the_whole_run():
+    model = compiled(decay_steps=5)
+    history = model.fit(digits(64), verbose=0)  # 2 steps an epoch
+    assert len(history.history["loss"]) == 3
+    assert int(numpy(model.optimizer.iterations)) == 6
+
+
+class Batches(keras.utils.PyDataset):
+    """Two batches of 16 digits."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return (digits(16),)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The options that ``fit`` hands on to Keras, which does nothing here."""
+    options: dict[str, object] = {}
+    monkeypatch.setattr(keras.Model, "fit", lambda self, x, **given: options.update(x=x, **given))
+    return options
+
+
+@pytest.mark.parametrize(
+    ("images", "options"),
+    [
+        (lambda: ops.convert_to_tensor(digits(64)), {}),
+        (lambda: digits(80), {"validation_split": 0.2}),
+        (lambda: digits(192), {"steps_per_epoch": 2}),
+        (Batches, {}),
+    ],
+    ids=["tensor", "validation_split", "steps_per_epoch", "data set"],
+)
+def test_the_plan_counts_the_steps_of_an_epoch(images, options, asked):
+    pocket_model(decay_steps=5).fit(images(), **options)
+    assert asked["epochs"] == 3
+
+
+def test_no_epochs_are_none_and_change_nothing():
+    model = compiled(ema_momentum=0.9)
+    before = model.network.get_weights()
+    assert model.fit(digits(32), epochs=0, verbose=0).history == {}
+    for found, expected in zip(model.network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("batch_size", [0, -2, 2.5])
+def test_a_batch_has_a_whole_number_of_images(batch_size):
+    model = compiled()
+    for method in ("fit", "evaluate"):
+        with pytest.raises(ValueError, match=rf"batch_size = {batch_size}.*at least 1"):
+            getattr(model, method)(digits(32), batch_size=batch_size, verbose=0)
+
+
+def test_a_run_that_is_over_says_so():
+    model = compiled(decay_steps=8, warmup_steps=1)
+    model.fit(digits(128), verbose=0)
+    with pytest.raises(ValueError, match=OVER):
+        model.fit(digits(128), verbose=0)
+    with pytest.raises(ValueError, match=OVER):
+        model.fit(Batches(), epochs=1, verbose=0)
+    model.compile()
+    assert len(model.fit(digits(128), verbose=0).history["loss"]) == 2
+
+
+def test_a_saved_run_goes_on_training_and_is_over_when_it_is(tmp_path):
+    """Weights, moments, average, the place in the run and its questions come back."""
+    training = {"decay_steps": 6, "warmup_steps": 1, "ema_momentum": 0.5}
+    parameters = dataclasses.replace(TINY, training=dataclasses.replace(TINY.training, **training))
+    model = DiffusionModel(parameters, seed=0)
+    model.compile()
+    model.fit(digits(96), epochs=1, verbose=0)
+    again = load_model(save_model(model, tmp_path / "model.keras"))
+    for ours, theirs in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(numpy(ours), numpy(theirs))
+    losses = [one.fit(digits(96), epochs=1, verbose=0).history["loss"] for one in (model, again)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    with pytest.raises(ValueError, match=r"6 steps \(decay_steps\)"):
+        again.fit(digits(96), verbose=0)
+
+
+def test_a_kept_run_that_is_over_gives_its_history(tmp_path):
+    """The same lines may be run again: nothing is trained, and nothing refused."""
+    histories = []
+    for _ in range(2):
+        model = compiled(decay_steps=8, warmup_steps=1)
+        found = model.fit(digits(128), verbose=0, callbacks=[ResumeTraining(tmp_path / "run")])
+        histories.append(found.history)
+    assert histories[0] == histories[1]
+
+
+def test_a_batch_that_cannot_be_parted_is_refused():
+    model = compiled(batch_size=16, gradient_accumulation_steps=2)
+    with pytest.raises(ValueError, match="gradient_accumulation_steps"):
+        model.fit(digits(32), batch_size=15, verbose=0)
+
+
+def test_a_run_is_planned_in_whole_steps():
+    model = compiled(batch_size=16, gradient_accumulation_steps=2, decay_steps=6, warmup_steps=1)
+    assert len(model.fit(digits(32), verbose=0).history["loss"]) == 3
+    assert int(numpy(model.optimizer.iterations)) == 6
+
+
+def batches_of(images: np.ndarray):
+    class Given(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return (images,)
+
+    return Given()
+
+
+DOORS = {
+    "fit": lambda model, images: model.fit(images, verbose=0),
+    "fit, tensor": lambda model, images: model.fit(ops.convert_to_tensor(images), verbose=0),
+    "fit, data set": lambda model, images: model.fit(batches_of(images), verbose=0),
+    "evaluate": lambda model, images: model.evaluate(images, verbose=0),
+    "evaluate, data set": lambda model, images: model.evaluate(batches_of(images), verbose=0),
+    "validation": lambda model, images: model.fit(digits(), validation_data=images, verbose=0),
+    "validation, data set": lambda model, images: model.fit(
+        digits(), validation_data=batches_of(images), verbose=0
+    ),
+    "train_on_batch": lambda model, images: model.train_on_batch(images),
+    "test_on_batch": lambda model, images: model.test_on_batch(images),
+}
+
+
+@pytest.fixture(scope="module")
+def at_the_door():
+    return compiled()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_images_of_a_wrong_range_or_shape_are_refused_at_every_door(door, at_the_door):
+    from_0_to_255 = (digits(32) + 1) * 127.5
+    for images in (from_0_to_255, from_0_to_255.astype("uint8")):
+        with pytest.raises(ValueError, match=r"0 to 255, but must lie in \[-1, 1\]"):
+            DOORS[door](at_the_door, images)
+    with pytest.raises(ValueError, match=r"needs \(n, 8, 8, 1\)"):
+        DOORS[door](at_the_door, np.zeros((4, 28, 28, 1), "float32"))
+
+
+def test_a_later_batch_of_a_data_set_is_refused_in_the_same_words():
+    """TensorFlow would wrap them into an error of its own."""
+    images = digits(96).copy()
+    images[70] = 7.0
+
+    class Given(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return (images[32 * index : 32 * (index + 1)],)
+
+    model = compiled()
+    for run in (
+        lambda: model.fit(Given(), verbose=0),
+        lambda: model.evaluate(Given(), verbose=0),
+        lambda: model.fit(digits(32), validation_data=Given(), verbose=0),
+    ):
+        with pytest.raises(ValueError, match=r"to 7, but must lie in \[-1, 1\]"):
+            run()
+        assert all(np.isfinite(w).all() for w in model.network.get_weights())
+
+
+def test_weights_count_without_labels_too():
+    """Keras drops them where y is None: 1.0, 1.0 and 0.0 it would be."""
+    model = compiled(optimizer=keras.optimizers.SGD(0.0))
+    images, nothing = digits(64), np.zeros(64)
+    plain = model.evaluate(images, verbose=0)
+    assert plain > 1
+    assert model.evaluate(images, sample_weight=nothing, verbose=0) == 0
+    assert model.evaluate(images, nothing, sample_weight=nothing, verbose=0) == 0
+    assert model.evaluate(images, sample_weight=nothing + 2, verbose=0) == pytest.approx(2 * plain)
+    for labels in (None, nothing):
+        history = model.fit(images, labels, sample_weight=nothing, verbose=0).history
+        assert history["loss"] == [0]
+    held_out = (images, None, nothing)
+    assert model.fit(images, validation_data=held_out, verbose=0).history["val_loss"] == [0]
+
+
+def test_classes_count_as_much_as_they_are_told_to():
+    model = compiled(optimizer=keras.optimizers.SGD(0.0))
+    images, labels = digits(64), np.arange(64) % 2
+    history = model.fit(images, labels, class_weight={0: 0.0, 1: 0.0}, verbose=0).history
+    assert history["loss"] == [0]
+    alone = compiled(optimizer=keras.optimizers.SGD(0.0))
+    weights = {"sample_weight": np.full(64, 0.5), "class_weight": {1: 0.0}}
+    found = model.fit(images, labels, verbose=0, **weights).history["loss"]
+    alone.epochs_asked = 1
+    expected = alone.fit(images, sample_weight=0.5 * (labels == 0), verbose=0).history["loss"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"class_weight needs.*labels as y"):
+        model.fit(images, class_weight={0: 1.0}, verbose=0)
+
+
+def test_a_weight_that_is_no_number_stops_the_training():
+    model = compiled()
+    with pytest.raises(FloatingPointError, match="sample_weight"):
+        model.fit(digits(64), sample_weight=np.full(64, np.nan), verbose=0)
+
+
+def test_without_a_seed_the_questions_follow_keras_s():
+    network, seeds = pocket_model().network, []
+    for seed in (1, 1, 2):
+        keras.utils.set_random_seed(seed)
+        seeds.append(DiffusionModel(TINY, network=network).seed)
+    assert seeds[0] == seeds[1] != seeds[2]

@@ -1,0 +1,1 @@
+"""Tests of files on disk, and files that earlier versions wrote."""

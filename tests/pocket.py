@@ -1,0 +1,42 @@
+"""A network that fits into a pocket: for tests of what is around a network, and not of a UNet.
+
+Its first ``fit`` takes a tenth of the time that the smallest UNet takes, because it has five
+weights to trace and not fifty.
+"""
+
+import dataclasses
+
+import keras
+from keras import layers, ops
+from tiny import TINY
+
+from diffusion_walkthrough.engine.precision import dtype_policy
+from diffusion_walkthrough.parameters import DiffusionParameters
+from diffusion_walkthrough.training import DiffusionModel
+
+
+def pocket_network(parameters: DiffusionParameters = TINY, width: int = 16) -> keras.Model:
+    """Two dense layers and a row for each t, in the precision of the parameters."""
+    with dtype_policy(parameters.training.precision):
+        x_t = keras.Input(parameters.unet.image_shape, name="x_t")
+        t = keras.Input((), name="t")
+        row = layers.Embedding(parameters.schedule.timesteps, width, name="row")(t)
+        h = layers.Dense(width, name="in")(layers.Flatten()(x_t)) + row
+        channels = parameters.unet.channels * (2 if parameters.variance == "learned" else 1)
+        size = parameters.unet.image_size
+        answer = layers.Dense(size * size * channels, name="out")(ops.silu(h))
+        return keras.Model([x_t, t], layers.Reshape((size, size, channels))(answer), name="pocket")
+
+
+def pocket_parameters(**changes) -> DiffusionParameters:
+    """TINY with changes: those of training by their own names, others as they stand."""
+    training = {name: changes.pop(name) for name in list(changes) if hasattr(TINY.training, name)}
+    training = dataclasses.replace(TINY.training, **training)
+    return dataclasses.replace(TINY, training=training, **changes)
+
+
+def pocket_model(seed: int = 0, **changes) -> DiffusionModel:
+    """A model with a pocket network, not compiled; the same weights each time."""
+    parameters = pocket_parameters(**changes)
+    keras.utils.set_random_seed(0)
+    return DiffusionModel(parameters, seed=seed, network=pocket_network(parameters))

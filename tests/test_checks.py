@@ -1,0 +1,190 @@
+"""The checks of single values, and what they say."""
+
+import math
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from diffusion_walkthrough import checks
+
+KNOWN = ("digits", "mnist", "fashion_mnist", "cifar10")
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a" * 10**7,
+        ["a" * 10**6] * 1000,
+        {"b" * 10**6: 1},
+        10**5000,
+        Unprintable(),
+        [[[[[[1]]]]]] * 9,
+    ],
+    ids=["text", "texts", "key", "number", "unprintable", "nested"],
+)
+def test_any_value_is_shown_in_few_letters(value):
+    assert 0 < len(checks.shown(value)) <= 80
+
+
+def test_short_values_are_shown_as_they_are():
+    for value in ("linear", 3, -1.5, None, True, (1, 2), [1, "b"], {"a": 1}, math.nan):
+        assert checks.shown(value) == repr(value)
+
+
+def test_a_list_that_holds_itself_is_shown():
+    circle = []
+    circle.append(circle)
+    assert checks.shown([circle, circle]).startswith("[[[")
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("digit", "digits"),
+        ("Digits", "digits"),
+        ("mnits", "mnist"),
+        ("fashion", "fashion_mnist"),
+        ("cifar", "cifar10"),
+        ("zzz", None),
+        ("", None),
+        (3, None),
+        (("digits",), None),
+        ("mnist" * 10**6, None),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_the_nearest_name_is_found_or_none(word, near):
+    assert checks.nearest(word, KNOWN) == near
+    guess = checks.did_you_mean(word, KNOWN, "Choose.")
+    assert guess == (f"Did you mean {near!r}?" if near else "Choose.")
+
+
+@pytest.mark.parametrize("value", [5, np.int64(5), np.uint8(5)])
+def test_whole_numbers_of_any_kind_become_plain_ones(value):
+    assert type(checks.integer("n", value, 1)) is int
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (
+            "1000",
+            r"n='1000': n must be a whole number of at least 1\. Write n=1000, without quotes\.",
+        ),
+        (" -3 ", "Write n=-3, without quotes"),
+        ("1e3", "Give an int"),
+        ("9" * 100, "Give an int"),
+        ("٣", "Give an int"),
+        (1000.0, r"n=1000.0: .* Write n=1000\."),
+        (2.5, "Give an int"),
+        (math.inf, "Give an int"),
+        (True, "Give an int"),
+        (None, "Give an int"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_is_no_whole_number_is_answered_with_how_to_write_it(value, said):
+    with pytest.raises(TypeError, match=said):
+        checks.integer("n", value, 1)
+
+
+def test_a_number_that_is_too_small_is_answered_with_the_smallest():
+    with pytest.raises(ValueError, match=r"n=0: .*at least 2\. Use 2 or more\."):
+        checks.integer("n", 0, 2)
+
+
+def positive(value):
+    return checks.real("x", value, "above 0", lambda v: v > 0)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), Fraction(1, 2), 3e38, 1e-300])
+def test_numbers_of_any_kind_become_floats(value):
+    assert type(positive(value)) is float
+    assert positive(value) == float(value)
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, -math.inf, 10**400, 1e39, 4e38])
+def test_numbers_that_are_not_finite_in_float32_or_out_of_range_are_refused(value):
+    with pytest.raises(ValueError, match=r"x must be a finite number above 0"):
+        positive(value)
+
+
+@pytest.mark.parametrize("value", ["0.5", True, None, 1j, [1.0]])
+def test_what_is_no_number_is_refused(value):
+    with pytest.raises(TypeError, match="Give a float, without quotes"):
+        positive(value)
+
+
+def test_the_largest_number_of_float32_is_numpys():
+    assert float(np.finfo(np.float32).max) == checks.LARGEST
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ((64, 128), r"images must be square.*image_size=64; load_images\(…, image_size=64\) cuts"),
+        ([32, 32], "Write image_size=32"),
+        ((None, "a"), "images must be square"),
+        ((), "Give an int"),
+        ("64", "Write image_size=64, without quotes"),
+    ],
+    ids=str,
+)
+def test_images_that_are_not_square_are_answered_with_how_to_get_squares(value, said):
+    with pytest.raises(TypeError, match=said):
+        checks.side("image_size", value)
+    assert checks.side("image_size", 64) == 64
+
+
+def test_names_flags_and_tuples():
+    assert checks.choice("name", "digits", KNOWN) == "digits"
+    with pytest.raises(ValueError, match=r"name='digit': .*Did you mean 'digits'\?$"):
+        checks.choice("name", "digit", KNOWN)
+    with pytest.raises(ValueError, match=r"Choose for example 'digits'\.$"):
+        checks.choice("name", "zzz", KNOWN)
+    with pytest.raises(TypeError, match="as text"):
+        checks.choice("name", 3, KNOWN)
+    assert checks.flag("on", True) is True
+    with pytest.raises(TypeError, match="True or False, without quotes"):
+        checks.flag("on", "True")
+    assert checks.integers("sizes", [np.int32(4), 2]) == (4, 2)
+    assert checks.descending("sizes", [2, 4, 2]) == (4, 2)
+    with pytest.raises(TypeError, match=r"Write sizes=\(16,\)"):
+        checks.integers("sizes", 16)
+    with pytest.raises(ValueError, match=r"sizes\[1\]=0"):
+        checks.integers("sizes", (1, 0))
+
+
+def test_keys_are_all_there_and_no_others():
+    checks.keys("It", {"a": 1, "b": 2}, ["a", "b"])
+    with pytest.raises(ValueError, match=r"It lacks 'b'\. Add it"):
+        checks.keys("It", {"a": 1}, ["a", "b"])
+    with pytest.raises(ValueError, match=r"no parameter 'digit'\. Did you mean 'digits'\?"):
+        checks.keys("It", {"digit": 1}, KNOWN)
+    with pytest.raises(ValueError, match=r"no parameter 'zzz'\. The parameters are digits, mnist"):
+        checks.keys("It", {"zzz": 1}, KNOWN)
+    with pytest.raises(TypeError, match="needs a dictionary"):
+        checks.keys("It", ["a"], ["a"])
+
+
+def test_a_key_of_very_many_letters_is_refused_in_few():
+    with pytest.raises(ValueError, match="has no parameter") as caught:
+        checks.keys("It", {"a" * 10**7: 1}, KNOWN)
+    assert len(str(caught.value)) < 200
+
+
+def test_importing_the_checks_loads_only_the_standard_library():
+    code = (
+        "import sys, diffusion_walkthrough.checks\n"
+        "print([m for m in ('numpy', 'keras', 'tensorflow', 'psutil') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

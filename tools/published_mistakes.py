@@ -1,0 +1,388 @@
+"""The published mistakes as data: which passage, what stands there by mistake, which test notices.
+
+``make mutants`` puts each into the package (tools/mutants.py). A row breaks as soon as the passage
+it replaces is written differently: then change the row (tests/test_mutants.py names it).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "diffusion_walkthrough"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """One mistake: ``right`` stands exactly once in the module, and ``wrong`` takes its place."""
+
+    name: str
+    mistake: str
+    module: str  # "loss", or "engine.cores"
+    right: str
+    wrong: str
+    tests: tuple[str, ...]  # "test_loss.py::test_a_function", below tests/: as few as will do
+    crashes: bool = False  # the mistake itself makes the program stop, with equal widths say
+
+    @property
+    def path(self) -> Path:
+        """The module's file."""
+        return (ROOT / PACKAGE).joinpath(*self.module.split(".")).with_suffix(".py")
+
+    @property
+    def fullname(self) -> str:
+        """The module's name with the package in front."""
+        return f"{PACKAGE}.{self.module}"
+
+    @property
+    def judges(self) -> list[str]:
+        """The tests, as pytest is asked for them from the root of the project."""
+        return [f"tests/{test}" for test in self.tests]
+
+    @property
+    def files(self) -> set[Path]:
+        """The files that decide whether it is caught."""
+        return {self.path, *(ROOT / judge.partition("::")[0] for judge in self.judges)}
+
+    def source(self) -> str:
+        """The module's text with the mistake in it.
+
+        Raises ValueError if the right passage is not there exactly once.
+        """
+        text = self.path.read_text("utf-8")
+        if text.count(self.right) != 1:
+            raise ValueError(
+                f"mutant {self.name}: {self.path.name} holds {text.count(self.right)} times, and "
+                f"must hold once: {self.right!r}. The module has changed; change the row too."
+            )
+        return text.replace(self.right, self.wrong)
+
+
+MISTAKES = (
+    Mistake(
+        "betas_not_scaled_to_a_short_chain",
+        "the betas of 1000 steps in a chain of 50: at its end most of the image is still there",
+        "noise_schedule",
+        "REFERENCE_TIMESTEPS / checked.timesteps if checked.scaled else 1.0",
+        "1.0",
+        ("test_noise_schedule.py::test_schedules_end_in_noise_by_default",),
+    ),
+    Mistake(
+        "variance_for_its_root_in_many_steps",
+        "the noise multiplied by the variance 1-ᾱ, not by its root",
+        "forward_diffusion",
+        "noise_rate = extract(schedule.sqrt_one_minus_alphas_cumprod, t, ndim)",
+        "noise_rate = extract(1.0 - schedule.alphas_cumprod, t, ndim)",
+        (
+            "test_forward_diffusion.py"
+            "::test_jump_carries_the_one_dimensional_world_to_its_exact_density",
+        ),
+    ),
+    Mistake(
+        "variance_for_its_root_in_one_step",
+        "the noise multiplied by β, not by its root",
+        "forward_diffusion",
+        "+ ops.sqrt(beta) * noise",
+        "+ beta * noise",
+        ("test_forward_diffusion.py::test_one_step_on_numbers_worked_out_on_paper",),
+    ),
+    Mistake(
+        "variance_for_its_root_on_the_way_back",
+        "the new noise multiplied by the variance σ², not by σ",
+        "backward_sampling",
+        "ops.exp(0.5 * step.log_variance)",
+        "ops.exp(step.log_variance)",
+        ("test_backward_sampling.py::test_one_step_is_algorithm_2_in_its_other_form",),
+    ),
+    Mistake(
+        "noise_at_the_last_step",
+        "new noise also in the step that gives the image",
+        "backward_sampling",
+        "ops.reshape(s < 0, ",
+        "ops.reshape(s < -1, ",
+        ("test_backward_sampling.py::test_one_step_is_algorithm_2_in_its_other_form",),
+    ),
+    Mistake(
+        "images_from_0_to_255",
+        "training takes images that no noise of variance 1 can drown",
+        "data",
+        "if low >= 0 and 1.5 < high <= 255:",
+        "if low >= 0 and 1.5 < high <= 255:\n        return\n    if False:",
+        ("test_data.py::test_a_wrong_npz_is_refused_with_the_remedy",),
+    ),
+    Mistake(
+        "images_from_0_to_1",
+        "training takes images that never fall below 0",
+        "data",
+        "if low >= 0 and high <= 1 + RANGE_TOLERANCE and low < high:",
+        "if False:",
+        ("test_data.py::test_a_wrong_npz_is_refused_with_the_remedy",),
+    ),
+    Mistake(
+        "digits_from_0_to_2",
+        "the embedded images are not moved to lie around 0",
+        "data",
+        "/ 8.0 - 1.0  # from 0 ... 16",
+        "/ 8.0",
+        ("test_data.py::test_digits_are_split_once_and_for_all",),
+    ),
+    Mistake(
+        "alpha_bar_off_by_one_in_the_posterior",
+        "ᾱ of the same step where that of the step before belongs",
+        "noise_schedule",
+        "self.alphas_cumprod_prev = np.append(1.0, self.alphas_cumprod[:-1])",
+        "self.alphas_cumprod_prev = self.alphas_cumprod.copy()",
+        ("test_noise_schedule.py::test_linear_tables_are_the_published_ones",),
+    ),
+    Mistake(
+        "alpha_bar_off_by_one_in_the_guess",
+        "the guessed image from ᾱ of the step before",
+        "predictions",
+        "- extract(schedule.sqrt_recipm1_alphas_cumprod, t, ndim) * noise",
+        "- extract(schedule.sqrt_recipm1_alphas_cumprod, np.maximum(t - 1, 0), ndim) * noise",
+        ("test_predictions.py::test_a_prediction_is_its_formula_there_and_back",),
+    ),
+    Mistake(
+        "cumulative_product_over_the_batch",
+        "α multiplied up along the images of the batch, not along the steps",
+        "forward_diffusion",
+        "signal_rate = extract(schedule.sqrt_alphas_cumprod, t, ndim)",
+        "signal_rate = ops.sqrt(ops.cumprod(extract(schedule.alphas, t, ndim), axis=0))",
+        (
+            "test_forward_diffusion.py"
+            "::test_jump_carries_the_one_dimensional_world_to_its_exact_density",
+        ),
+    ),
+    Mistake(
+        "average_from_another_network",
+        "the averaged weights do not start from this run's weights, but from others (here 0)",
+        "engine.optimizer",
+        '* ops.cast(n > 0, "float32")',
+        "+ 0 * n",
+        ("engine/test_optimizer.py::test_the_average_is_that_of_its_formula",),
+    ),
+    Mistake(
+        "average_too_slow_for_a_short_run",
+        "a momentum of 0.9999 from the first step on: the start never leaves the average",
+        "engine.optimizer",
+        "ops.minimum(self.momentum, (1.0 + n) / (10.0 + n))",
+        "(self.momentum + 0 * n)",
+        ("engine/test_optimizer.py::test_a_short_run_forgets_its_start",),
+    ),
+    Mistake(
+        "average_shown_and_then_trained_on",
+        "after a look at the averaged weights, training goes on from them",
+        "engine.callbacks",
+        "                weight.assign(value)\n            self._own_weights = None",
+        "                pass\n            self._own_weights = None",
+        (
+            "engine/test_callbacks.py"
+            "::test_training_goes_on_with_its_own_weights_while_others_see_the_average",
+        ),
+    ),
+    Mistake(
+        "posterior_weight_without_beta",
+        "the weight of x_0 in the posterior mean without β: 8,339 times too large at t = 1",
+        "noise_schedule",
+        "self.posterior_mean_coef1 = self.betas * np.sqrt(earlier)",
+        "self.posterior_mean_coef1 = np.sqrt(earlier)",
+        ("test_noise_schedule.py::test_linear_tables_are_the_published_ones",),
+    ),
+    Mistake(
+        "kl_with_a_wrong_sign",
+        "the log variances exchanged in the KL divergence",
+        "loss",
+        "0.5 * (-log_ratio + ops.expm1(log_ratio)",
+        "0.5 * (log_ratio + ops.expm1(log_ratio)",
+        ("test_loss.py::test_kl_is_what_integration_finds",),
+    ),
+    Mistake(
+        "attention_without_scaling",
+        "scores not divided by √C: the softmax looks at one pixel only, and float16 overflows",
+        "unet",
+        "queries * (1 / math.sqrt(queries.shape[-1]))",
+        "queries * 1.0",
+        ("test_unet.py::test_the_whole_network_equals_an_independent_numpy_version",),
+    ),
+    Mistake(
+        "attention_without_normalization",
+        "the pixels go into the attention as they come",
+        "unet",
+        '    normalized = normalize(x, groups, _within(name, "norm"))\n',
+        "    normalized = x\n",
+        ("planner/test_counting.py::test_the_formula_counts_what_is_built",),
+    ),
+    Mistake(
+        "attention_that_is_silently_absent",
+        "an attention size that no level has is taken without a word",
+        "parameters",
+        "if size not in self.level_sizes:",
+        "if False:",
+        ("test_parameters.py::test_a_wrong_value_is_refused_with_its_name_value_and_remedy",),
+    ),
+    Mistake(
+        "levels_told_apart_by_their_width",
+        "a level is taken for the last because it is as wide: equal widths lose a halving",
+        "unet",
+        "        if level != levels - 1:\n            skips.append(downsample(skips[-1]",
+        "        if parameters.level_widths[level] != parameters.level_widths[-1]:\n"
+        "            skips.append(downsample(skips[-1]",
+        ("planner/test_counting.py::test_the_formula_counts_what_is_built",),
+        crashes=True,
+    ),
+    Mistake(
+        "small_variance_for_the_digits",
+        "the variance in the preset of the digits is the one that leaves more of them out",
+        "parameters",
+        "                decay_steps=1080,\n"
+        "                ema_momentum=None,\n"
+        "                horizontal_flip=False,\n"
+        "            ),\n"
+        '            variance="fixed_large",',
+        "                decay_steps=1080,\n"
+        "                ema_momentum=None,\n"
+        "                horizontal_flip=False,\n"
+        "            ),\n"
+        '            variance="fixed_small",',
+        (
+            "test_backward_sampling.py"
+            "::test_the_variance_of_the_digits_draws_well_and_leaves_little_out",
+        ),
+    ),
+    Mistake(
+        "large_variance_called_small",
+        "β where β̃ is asked for",
+        "backward_sampling",
+        "return schedule.posterior_variance, schedule.posterior_log_variance_clipped",
+        "return schedule.betas, np.log(schedule.betas)",
+        ("test_backward_sampling.py::test_one_step_is_algorithm_2_in_its_other_form",),
+    ),
+    Mistake(
+        "shares_that_overlap",
+        "cores that divide a batch answer some images twice, and all answers are handed on",
+        "engine.cores",
+        "results.append(result[tf.minimum(i * length - start, length) :])",
+        "results.append(result)",
+        ("engine/test_cores.py::test_each_image_gets_its_own_answer_whatever_the_batch",),
+        crashes=True,
+    ),
+    Mistake(
+        "last_share_left_short",
+        "the images that are left over go to no core: the answers of others stand in their place",
+        "engine.cores",
+        "start = tf.minimum(i * length, n - length)",
+        "start = 0 * i",
+        ("engine/test_cores.py::test_each_image_gets_its_own_answer_whatever_the_batch",),
+    ),
+    Mistake(
+        "statistics_held_constant",
+        "a gradient of normalization written by hand, as if mean and variance did not depend on x",
+        "engine.layers",
+        "of_x = of_x - x * _for_pixels(slope, x) + _for_pixels(shift, x)",
+        "of_x = of_x + 0 * shift[0, 0, 0]",
+        ("engine/test_layers.py::test_the_gradient_is_that_of_the_chain_rule",),
+    ),
+    Mistake(
+        "loss_scaling_forgotten",
+        "a training step of one's own, without the scaling that float16 needs",
+        "training",
+        "    def questions(\n",
+        "    def train_step(self, data: Any) -> Any:\n"
+        "        import tensorflow as tf\n\n"
+        "        x, y = data[:2]\n"
+        "        with tf.GradientTape() as tape:\n"
+        "            loss = self.compute_loss(x, y, self(x, training=True))\n"
+        "        weights = self.trainable_variables\n"
+        "        self.optimizer.apply(tape.gradient(loss, weights), weights)\n"
+        "        self._loss_tracker.update_state(loss)\n"
+        "        return self.get_metrics_result()\n\n"
+        "    def questions(\n",
+        ("engine/test_precision.py::test_half_precision_takes_the_same_steps",),
+    ),
+    Mistake(
+        "loss_on_clipped_predictions",
+        "the answer held within [-1, 1] before it is marked",
+        "loss",
+        "return squared_error(answer, target)",
+        "return squared_error(ops.clip(as_float32(answer), -1.0, 1.0), target)",
+        ("test_loss.py::test_marks_are_of_answers_as_they_are_where_clipping_would_hide_an_error",),
+    ),
+    Mistake(
+        "simple_loss_on_clipped_predictions",
+        "the same in the loss of chapter 04",
+        "loss",
+        "return squared_error(guess_noise(q_sample(schedule, x_start, t, noise), t), noise)",
+        "guess = as_float32(guess_noise(q_sample(schedule, x_start, t, noise), t))\n"
+        "    return squared_error(ops.clip(guess, -1.0, 1.0), noise)",
+        (
+            "test_loss.py::"
+            "test_wild_guesses_cost_more_than_slight_ones_where_clipping_would_hide_it",
+        ),
+    ),
+    Mistake(
+        "interpolation_in_pixel_space",
+        "the clean images mixed before the noise, and called latent",
+        "backward_sampling",
+        "    mixed = as_float32(1 - share) * noisy_1 + as_float32(share) * noisy_2",
+        "    clean = as_float32(1 - share) * images[0] + as_float32(share) * images[1]\n"
+        "    noise = keras.random.normal(images[0].shape, seed=generator) + 0 * clean\n"
+        "    mixed = q_sample(schedule, clean, np.full(len(share), t), noise)",
+        ("test_backward_sampling.py::test_the_noisy_images_are_mixed_each_with_noise_of_its_own",),
+    ),
+    Mistake(
+        "small_images_blown_up",
+        "32x32 photographs trained on at 256x256: 59 times the work",
+        "parameters",
+        "return cls(ScheduleParameters(), UNetParameters(), TrainingParameters())",
+        "return cls(ScheduleParameters(), UNetParameters(image_size=256, attention_sizes=()), "
+        "TrainingParameters())",
+        ("test_scaling_up.py::test_the_epoch_of_eight_days",),
+    ),
+    Mistake(
+        "weighted_like_the_bound_at_the_last_step",
+        "a KL divergence at t = 0, where the bound has the probability of the grey level",
+        "loss",
+        "at_last_step = ops.convert_to_tensor(t) == 0",
+        "at_last_step = ops.convert_to_tensor(t) < 0",
+        ("test_loss.py::test_the_right_answer_costs_nothing",),
+    ),
+    Mistake(
+        "darkest_and_brightest_levels_cut_short",
+        "the outermost bins end where the others do, so that the probabilities miss some",
+        "loss",
+        "ops.where(x < -1 + half_bin, lowest, probability)",
+        "ops.where(x < -2, lowest, probability)",
+        ("test_loss.py::test_the_probabilities_of_all_levels_sum_to_1",),
+    ),
+    Mistake(
+        "learned_variance_for_its_logarithm",
+        "the second half of the channels taken for the variance itself",
+        "backward_sampling",
+        "return BackwardStep(mean, ops.exp(log_variance), log_variance, x_start)",
+        "return BackwardStep(mean, log_variance, ops.log(ops.abs(log_variance)), x_start)",
+        (
+            "test_backward_sampling.py"
+            "::test_a_learned_variance_is_taken_from_the_second_half_of_the_channels",
+        ),
+    ),
+    Mistake(
+        "one_noise_for_the_whole_batch",
+        "every image of the batch gets the same noise on the way back",
+        "engine.drawing",
+        "1 if alike else batch",
+        "1",
+        (
+            "test_backward_sampling.py"
+            "::test_mean_and_variance_of_the_result_when_the_data_are_a_bell",
+        ),
+    ),
+    Mistake(
+        "time_steps_that_all_look_alike",
+        "an embedding whose frequencies fall ten thousand times too fast",
+        "unet",
+        "frequencies = ops.exp(-math.log(10_000.0) * exponents)",
+        "frequencies = ops.exp(-10_000.0 * exponents)",
+        ("test_unet.py::test_the_timestep_embedding_equals_numpy",),
+    ),
+)
