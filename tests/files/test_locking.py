@@ -40,12 +40,17 @@ def test_a_second_process_is_refused_and_told_which_is_the_first(tmp_path, holde
         assert (tmp_path / ".lock").read_text().startswith(f"{os.getpid()} on ")
 
 
+def holder_of(folder):
+    """The process that the lock of a folder names."""
+    return int((folder / ".lock").read_text().split()[0])
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is not known there")
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with FolderLock(str(tmp_path)):
-        pass
+        assert holder_of(tmp_path) == os.getpid()
 
 
 def test_the_same_process_may_lock_again(tmp_path):
@@ -54,7 +59,7 @@ def test_the_same_process_may_lock_again(tmp_path):
     interrupted.acquire()
     interrupted.acquire()
     with FolderLock(tmp_path):
-        pass
+        assert holder_of(tmp_path) == os.getpid()
     interrupted.release()
     interrupted.release()
 
@@ -62,7 +67,8 @@ def test_the_same_process_may_lock_again(tmp_path):
 def test_folders_do_not_share_a_lock(tmp_path, holder):
     (tmp_path / "other").mkdir()
     with FolderLock(tmp_path / "other"):
-        pass
+        assert holder_of(tmp_path / "other") == os.getpid()
+        assert holder_of(tmp_path) == holder.pid
 
 
 def test_an_absent_folder_is_an_error(tmp_path):

@@ -189,7 +189,11 @@ def test_other_parameters_are_said_before_anything_else(path, changes, match):
 def test_parameters_that_came_later_or_do_not_matter_may_differ(network, path):
     unet = {**PARAMETERS["unet"], "classes": 0, "dropout": 0.5}
     others = {**PARAMETERS, "unet": unet, "training": {"batch_size": 64}, "loss": "kl"}
+    saved = network.get_weights()
+    network.set_weights([weight + 1 for weight in saved])
     load_weights(network, path, others)
+    for weight, value in zip(network.get_weights(), saved, strict=True):
+        np.testing.assert_array_equal(weight, value)
 
 
 # Files that are none -----------------------------------------------------------------------------
