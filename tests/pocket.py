@@ -7,9 +7,11 @@ weights to trace and not fifty.
 import dataclasses
 
 import keras
+import numpy as np
 from keras import layers, ops
 from tiny import TINY
 
+from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.engine.precision import dtype_policy
 from diffusion_walkthrough.parameters import DiffusionParameters
 from diffusion_walkthrough.training import DiffusionModel
@@ -40,3 +42,20 @@ def pocket_model(seed: int = 0, **changes) -> DiffusionModel:
     parameters = pocket_parameters(**changes)
     keras.utils.set_random_seed(0)
     return DiffusionModel(parameters, seed=seed, network=pocket_network(parameters))
+
+
+def compiled(optimizer: object = None, **changes) -> DiffusionModel:
+    """The same, compiled; without an optimizer, with the published one."""
+    model = pocket_model(**changes)
+    model.compile(optimizer)
+    return model
+
+
+def digits(n: int = 64) -> np.ndarray:
+    """The first training digits."""
+    return load_images("digits")[0][:n]
+
+
+def numpy(x: object) -> np.ndarray:
+    """A tensor's numbers."""
+    return ops.convert_to_numpy(x)

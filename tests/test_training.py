@@ -8,10 +8,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from pocket import pocket_model, pocket_parameters
+from pocket import compiled, digits, numpy, pocket_model, pocket_parameters
 from tiny import TINY
 
-from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.engine.optimizer import AveragingAdam
 from diffusion_walkthrough.evaluation import nearest_distance
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
@@ -24,20 +23,6 @@ from diffusion_walkthrough.training import (
 )
 
 BACKEND = keras.backend.backend()
-
-
-def digits(n: int = 64) -> np.ndarray:
-    return load_images("digits")[0][:n]
-
-
-def numpy(x: object) -> np.ndarray:
-    return ops.convert_to_numpy(x)
-
-
-def compiled(optimizer: object = None, **changes: object) -> DiffusionModel:
-    model = pocket_model(**changes)
-    model.compile(optimizer)
-    return model
 
 
 # Hide: questions ----------------------------------------------------------------------------------

@@ -5,29 +5,13 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from keras import ops
-from pocket import pocket_model
+from pocket import compiled, digits, numpy, pocket_model
 
-from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.engine.callbacks import RunProgress, SampleHistory
 from diffusion_walkthrough.engine.optimizer import AveragingAdam
 from diffusion_walkthrough.training import DiffusionModel
 
 BACKEND = keras.backend.backend()
-
-
-def digits(n: int = 64) -> np.ndarray:
-    return load_images("digits")[0][:n]
-
-
-def numpy(x: object) -> np.ndarray:
-    return ops.convert_to_numpy(x)
-
-
-def compiled(optimizer: object = None, **changes: object) -> DiffusionModel:
-    model = pocket_model(**changes)
-    model.compile(optimizer)
-    return model
 
 
 def own_weights(model: DiffusionModel) -> list[np.ndarray]:

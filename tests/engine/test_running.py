@@ -8,11 +8,10 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from pocket import pocket_model
+from pocket import compiled, digits, numpy, pocket_model
 from tiny import TINY
 
 from diffusion_walkthrough.checkpoints import load_model, save_model
-from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.engine.resuming import ResumeTraining
 from diffusion_walkthrough.training import (
     DiffusionModel,
@@ -22,20 +21,6 @@ BACKEND = keras.backend.backend()
 
 
 OVER = r"8 steps \(decay_steps\).*model.compile\(\) begins a new run.*more decay_steps"
-
-
-def digits(n: int = 64) -> np.ndarray:
-    return load_images("digits")[0][:n]
-
-
-def numpy(x: object) -> np.ndarray:
-    return ops.convert_to_numpy(x)
-
-
-def compiled(optimizer: object = None, **changes: object) -> DiffusionModel:
-    model = pocket_model(**changes)
-    model.compile(optimizer)
-    return model
 
 
 def test_what_is_held_out_is_evaluated_as_by_evaluate():
