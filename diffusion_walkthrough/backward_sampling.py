@@ -61,7 +61,10 @@ class Stop(NamedTuple):
 def p_mean_variance(
     denoise: DenoiseFn, schedule: NoiseSchedule, x_t: Any, t: Any, variance: str | None = None
 ) -> BackwardStep:
-    """Work out p(x_{t-1} | x_t): guess x_0, hence the posterior mean (Eqs. 7, 11)."""
+    """Work out p(x_{t-1} | x_t): guess x_0, hence the posterior mean (Eq. 7).
+
+    Where no guess is clipped, that is the mean of Eq. 11; clipping is the original program's.
+    """
     x_t = as_float32(x_t)
     x_start, log_variance, name = _asked(denoise, x_t, t, variance)
     mean, _, _ = q_posterior_mean_variance(schedule, x_start, x_t, t)
@@ -178,8 +181,7 @@ def stops(
     visited = [*times(schedule, steps, start), -1]
     if "variance" in check_options(step, own) and len(visited) < visited[0] + 2:
         _check_not_learned(denoise, own.get("variance"))
-    if x_T is None:
-        _check_begins_with_noise(visited[0], schedule)
+    _check_begins_with_noise(visited[0], schedule, x_T)
     noise = WalkNoise(shape, len(visited) - 1, seed, shared_noise_steps)
     x, take_steps = noise.start(x_T), None if every_stop else steps_in_one_call(denoise)
     yield Stop(x, None, visited[0])
@@ -190,17 +192,14 @@ def stops(
             yield Stop(x, None, ahead[-1])
             continue
         for (t, s), z in zip(pairwise(ahead), zs, strict=True):
-            x, x_start = step(denoise, schedule, x, *_batches(t, s, shape), z, **own)
+            each = (ops.full(shape[:1], place, dtype="int32") for place in (t, s))
+            x, x_start = step(denoise, schedule, x, *each, z, **own)
             x = ops.stop_gradient(x)  # or PyTorch would keep it all in memory
             yield Stop(x, ops.stop_gradient(x_start), s)
 
 
-def _batches(t: int, s: int, shape: Sequence[int]) -> list[Any]:
-    return [ops.full(shape[:1], u, dtype="int32") for u in (t, s)]
-
-
-def _check_begins_with_noise(start: int, schedule: NoiseSchedule) -> None:
-    if start < len(schedule) - 1:
+def _check_begins_with_noise(start: int, schedule: NoiseSchedule, x_T: Any) -> None:
+    if x_T is None and start < len(schedule) - 1:
         raise ValueError(
             f"start = {start} of {len(schedule) - 1} begins with images that are noisy: pass them "
             "as x_T, for example q_sample(schedule, images, t, noise) with t = start."

@@ -39,17 +39,14 @@ def save_model(
     parameters_as: str = "json",
     overwrite: bool = False,
 ) -> Path:
-    """Save a model so that :func:`load_model` needs nothing but the path.
+    """Save a model so that :func:`load_model` needs nothing but the path, which it returns.
 
     Args:
-        model: the model, trained or not.
+        model: trained or not.
         path: a folder to make; or a file name ending in ``.keras`` for Keras's own format, which
             also keeps the state of the optimizer.
         parameters_as: ``"json"`` or ``"pickle"``, the file beside the weights.
         overwrite: whether an earlier model at this path may be replaced.
-
-    Returns:
-        The path.
 
     Raises:
         FileExistsError: if something is there already and ``overwrite`` is False.
@@ -58,9 +55,7 @@ def save_model(
             of file.
     """
     path = Path(path).expanduser()
-    writing.tidy(
-        path.resolve().parent
-    )  # a model that a killed run left beside its place is one, too
+    writing.tidy(path.resolve().parent)  # a model that a killed run left beside its place
     _check_request(model, path, parameters_as, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".keras":
@@ -109,11 +104,10 @@ def _check_replaceable(path: Path) -> None:
 def load_model(path_or_name: str | os.PathLike[str]) -> DiffusionModel:
     """Load a model that :func:`save_model` wrote, or one that ships with the package.
 
+    It gives bit-identical predictions to the one that was saved.
+
     Args:
         path_or_name: the path that was saved to, or a name such as ``"digits"``.
-
-    Returns:
-        The model, which gives bit-identical predictions to the one that was saved.
 
     Raises:
         FileNotFoundError: if there is no such path or name, or a file is missing in the folder.

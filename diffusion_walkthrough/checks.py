@@ -23,7 +23,7 @@ _short.maxtuple = _short.maxlist = _short.maxdict = 12
 
 
 def shown(value: object) -> str:
-    """A short text of any value, fit for an error message."""
+    """A short text of any value, at most 80 letters, fit for an error message."""
     try:
         text = _short.repr(value)
     except Exception:  # a broken __repr__ or an integer of too many digits
@@ -37,18 +37,13 @@ def message(name: str, value: object, rule: str, remedy: str) -> str:
     return f"{name}={shown(value)}: {rule}. {remedy}{end}"
 
 
-def nearest(word: object, known: Collection[str]) -> str | None:
-    """The known name that a word was probably meant to be; None if none looks like it."""
-    text = word[:80] if isinstance(word, str) else ""
-    holding = [name for name in known if text and text in name]
-    near = holding or difflib.get_close_matches(text.lower(), known, n=1)
-    return near[0] if near else None
-
-
 def did_you_mean(word: object, known: Collection[str], otherwise: str = "") -> str:
     """The question "Did you mean …?" with the nearest known name, or ``otherwise``."""
-    near = nearest(word, known)
-    return f"Did you mean {near!r}?" if near else otherwise
+    names = {name.lower(): name for name in known}
+    text = word[:80].lower() if isinstance(word, str) else ""
+    holding = [name for name in names if text and text in name]
+    near = holding or difflib.get_close_matches(text, names, n=1)
+    return f"Did you mean {names[near[0]]!r}?" if near else otherwise
 
 
 def integer(name: str, value: object, minimum: int) -> int:

@@ -25,11 +25,7 @@ import numpy as np
 from diffusion_walkthrough.checks import did_you_mean
 from diffusion_walkthrough.data import DATA_SET_NAMES, load_images, to_uint8
 from diffusion_walkthrough.files.writing import whole_file, write_whole
-from diffusion_walkthrough.parameters import (
-    PRECISION_NAMES,
-    DiffusionParameters,
-    load_parameters,
-)
+from diffusion_walkthrough.parameters import PRECISION_NAMES, DiffusionParameters, load_parameters
 
 PRESETS = ("digits", "mnist", "cifar10", "celeba_hq_256")
 CHECKPOINTS, MODEL, HISTORY, PICTURES = "checkpoints", "model", "history.csv", "pictures"
@@ -53,7 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
-        _check_counts(options)
         options.command(options)
     except KeyboardInterrupt:
         print(f"\nInterrupted. {options.after_interruption}", file=sys.stderr)
@@ -89,7 +84,7 @@ def train(options: argparse.Namespace) -> None:
     short = steps <= 20
     callbacks = [
         ResumeTraining(folder / CHECKPOINTS),
-        _history_file(folder / HISTORY),
+        _history_file(model, folder / HISTORY),
         _pictures(model, folder, options.pictures_every),
         *([RunProgress()] if short and not options.quiet else []),
     ]
@@ -115,10 +110,8 @@ def sample(options: argparse.Namespace) -> None:
     if out.suffix not in (".png", ".npz"):
         raise ValueError(f"--out {out} must end in .png (one picture of all) or .npz (an array).")
     model = load_model(options.model)
-    generator = keras.random.SeedGenerator(options.seed)
-    sizes = _batch_sizes(options.n, options.batch_size)
     bar = None if options.quiet else keras.utils.Progbar(options.n, unit_name="image")
-    batches = _drawn(model, sizes, generator, bar)
+    batches = _drawn(model, options.n, options, bar)
     if out.suffix == ".png":
         _write_grid(out, np.concatenate(list(batches)))
     else:
@@ -133,6 +126,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
     from diffusion_walkthrough.checkpoints import load_model
     from diffusion_walkthrough.evaluation import precision_recall
+    from diffusion_walkthrough.loss import bits_per_dim
 
     keras.utils.set_random_seed(options.seed)  # the noise that the loss asks about
     model = load_model(options.model)
@@ -142,15 +136,16 @@ def evaluate(options: argparse.Namespace) -> None:
     model.compile()
     loss = model.evaluate(held_out, batch_size=options.batch_size, verbose=0)
     print(f"loss of {len(held_out)} held-out images: {loss:.4f}")
-    sizes = _batch_sizes(len(held_out), options.batch_size)
-    generator = keras.random.SeedGenerator(options.seed)
-    drawn = np.concatenate(list(_drawn(model, sizes, generator, None)))
-    training = training[:MOST_COMPARED]
+    drawn = np.concatenate(list(_drawn(model, len(held_out), options, None)))
     for name, images in {"drawn": drawn, "held-out": held_out}.items():
-        precision, recall = precision_recall(training, images)
+        precision, recall = precision_recall(training[:MOST_COMPARED], images)
         print(f"{len(images)} {name} images: precision {precision:.3f}, recall {recall:.3f}")
     if options.bits_per_dim:
-        _print_bits_per_dim(model, held_out, options)
+        progress, levels = not options.quiet, parameters.pixel_levels
+        how = {"batch_size": options.batch_size, "progress": progress, "seed": options.seed}
+        bound = bits_per_dim(model.denoise, model.schedule, held_out, levels=levels, **how)
+        bits = bound.total.mean()
+        print(f"bits per dimension of {len(held_out)} held-out images: {bits:.3f} at most")
 
 
 def plan(options: argparse.Namespace) -> None:
@@ -163,17 +158,7 @@ def plan(options: argparse.Namespace) -> None:
 # What they share ------------------------------------------------------------------------------
 
 
-def _check_counts(options: argparse.Namespace) -> None:
-    """Refuse numbers of things below 1."""
-    for name in ("epochs", "steps_per_epoch", "pictures_every", "n", "images"):
-        number = getattr(options, name, None)
-        if number is not None and number < 1:
-            word = "-n" if name == "n" else "--" + name.replace("_", "-")
-            raise ValueError(f"{word} {number} must be at least 1.")
-
-
 def _how_to_go_on(parameters: DiffusionParameters, epochs: int) -> str:
-    """What to do with a run that has ended."""
     if parameters.training.decay_steps is None:
         return f"For a longer one, add --epochs with more than {epochs}."
     return (
@@ -202,14 +187,13 @@ def _parameters(options: argparse.Namespace) -> DiffusionParameters:
 
 def _images(options: argparse.Namespace, parameters: DiffusionParameters, split: str) -> np.ndarray:
     """The images of one split, in the size of the network."""
-    known = {DiffusionParameters.digits().unet.image_shape: "digits"}
-    known[DiffusionParameters.mnist().unet.image_shape] = "mnist"
-    known[DiffusionParameters.cifar10().unet.image_shape] = "cifar10"
-    name = options.data or known.get(parameters.unet.image_shape)
+    shape = parameters.unet.image_shape
+    known = {(8, 8, 1): "digits", (28, 28, 1): "mnist", (32, 32, 3): "cifar10"}
+    name = options.data or known.get(shape)
     if name is None:
         raise ValueError(
-            f"no data set of images of shape {parameters.unet.image_shape} is known by name. Say "
-            "where they are: --data with a folder or an .npz file."
+            f"no data set of images of shape {shape} is known by name. Say where they are: --data "
+            "with a folder or an .npz file."
         )
     held_out = getattr(options, "held_out", None)
     if split == "test" and held_out:
@@ -218,15 +202,13 @@ def _images(options: argparse.Namespace, parameters: DiffusionParameters, split:
     return load_images(name, image_size=size, split=split)[0]
 
 
-def _batch_sizes(n: int, batch_size: int) -> list[int]:
-    if n < 1 or batch_size < 1:
-        raise ValueError(f"-n {n} and --batch-size {batch_size} must both be at least 1.")
-    return [min(batch_size, n - start) for start in range(0, n, batch_size)]
-
-
-def _drawn(model: Any, sizes: list[int], seed: Any, bar: Any) -> Iterator[np.ndarray]:
+def _drawn(model: Any, n: int, options: argparse.Namespace, bar: Any) -> Iterator[np.ndarray]:
     """Draw batch after batch, so that memory is bounded by one batch."""
-    for size in sizes:
+    import keras
+
+    seed = keras.random.SeedGenerator(options.seed)
+    for start in range(0, n, options.batch_size):
+        size = min(options.batch_size, n - start)
         yield model.sample(size, seed=seed)
         if bar:
             bar.add(size)
@@ -256,22 +238,20 @@ def _write_npz(path: Path, shape: tuple[int, ...], batches: Iterator[np.ndarray]
             member.write(to_uint8(batch).tobytes())
 
 
-def _history_file(path: Path) -> Any:
+def _history_file(model: Any, path: Path) -> Any:
     """A callback that writes the history of all epochs, also those before an interruption."""
     import keras
 
-    class HistoryFile(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            past = self.model.history  # of the epochs before this one
-            rows = [["epoch", *logs]]
-            for i, finished in enumerate(past.epoch):
-                rows.append([finished + 1, *(past.history[name][i] for name in logs)])
-            text = io.StringIO()
-            csv.writer(text).writerows([*rows, [epoch + 1, *logs.values()]])
-            with _going_on_without():
-                write_whole(path, text.getvalue().encode())
+    def write(epoch: int, logs: dict[str, float]) -> None:
+        past = model.history  # of the epochs before this one
+        columns = [[name, *past.history.get(name, []), value] for name, value in logs.items()]
+        numbers = ["epoch", *(finished + 1 for finished in [*past.epoch, epoch])]
+        text = io.StringIO()
+        csv.writer(text).writerows(zip(numbers, *columns, strict=True))
+        with _going_on_without():
+            write_whole(path, text.getvalue().encode())
 
-    return HistoryFile()
+    return keras.callbacks.LambdaCallback(on_epoch_end=write)
 
 
 @contextlib.contextmanager
@@ -298,15 +278,6 @@ def _pictures(model: Any, folder: Path, every: int) -> Any:
     return SampleHistory(every=every, show=show)
 
 
-def _print_bits_per_dim(model: Any, images: np.ndarray, options: argparse.Namespace) -> None:
-    from diffusion_walkthrough.loss import bits_per_dim
-
-    how = {"batch_size": options.batch_size, "progress": not options.quiet, "seed": options.seed}
-    levels = model.diffusion_parameters.pixel_levels
-    bound = bits_per_dim(model.denoise, model.schedule, images, levels=levels, **how)
-    print(f"bits per dimension of {len(images)} held-out images: {bound.total.mean():.3f} at most")
-
-
 # The words of the command line ----------------------------------------------------------------
 
 
@@ -316,81 +287,71 @@ def _parser() -> argparse.ArgumentParser:
         description="Train diffusion models, draw images with them, and measure them.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_sample, _add_evaluate, _add_plan):
-        command = add(commands)
-        command.add_argument("--traceback", action="store_true", help="show where an error arose")
-        command.set_defaults(after_interruption="Nothing was written.")
-    commands.choices["train"].set_defaults(
-        after_interruption="The same line goes on from the last checkpoint."
-    )
+    _train_words(_added(commands, train, "--parameters digits --folder run"))
+    _sample_words(_added(commands, sample, "--model digits -n 64 --out digits.png"))
+    _evaluate_words(_added(commands, evaluate, "--model digits --bits-per-dim"))
+    _plan_words(_added(commands, plan, "--parameters cifar10 --device 'RTX 2060 SUPER'"))
     return parser
 
 
-def _add_command(commands: Any, command: Any, example: str) -> argparse.ArgumentParser:
+def _added(commands: Any, command: Any, example: str) -> argparse.ArgumentParser:
     about = (command.__doc__ or "").splitlines()[0].replace("``options.folder``", "one folder")
-    name = command.__name__
-    example = f"example: python -m diffusion_walkthrough {name} {example}"
-    added = commands.add_parser(name, help=about, description=about, epilog=example)
-    added.set_defaults(command=command)
+    example = f"example: python -m diffusion_walkthrough {command.__name__} {example}"
+    added = commands.add_parser(command.__name__, help=about, description=about, epilog=example)
+    added.add_argument("--traceback", action="store_true", help="show where an error arose")
+    added.set_defaults(command=command, after_interruption="Nothing was written.")
     return added
 
 
-def _add_train(commands: Any) -> argparse.ArgumentParser:
-    parser = _add_command(commands, train, "--parameters digits --folder run")
+def _count(text: str) -> int:
+    """A number of things, at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number of at least 1")
+    return int(text)
+
+
+def _train_words(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     _add_parameters(parser)
     _add_data(parser)
-    parser.add_argument("--folder", required=True, help="where all of this run is written")
-    parser.add_argument("--epochs", type=int, help="default: the run that the parameters plan")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument(
-        "--steps-per-epoch",
-        type=int,
-        metavar="N",
-        help="how long an epoch is; a checkpoint is saved after each (default: all images once)",
-    )
-    parser.add_argument(
-        "--pictures-every",
-        type=int,
-        default=10,
-        metavar="EPOCHS",
-        help="draw a few images after so many epochs (%(default)s)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser
+    add("--folder", required=True, help="where all of this run is written")
+    add("--epochs", type=_count, help="default: the run that the parameters plan")
+    add("--seed", type=int, default=0, help="default: %(default)s")
+    steps = "how long an epoch is; a checkpoint is saved after each (default: all images once)"
+    add("--steps-per-epoch", type=_count, metavar="N", help=steps)
+    pictures = "draw a few images after so many epochs (%(default)s)"
+    add("--pictures-every", type=_count, default=10, metavar="EPOCHS", help=pictures)
+    add("--quiet", action="store_true", help="no progress bars")
+    parser.set_defaults(after_interruption="The same line goes on from the last checkpoint.")
 
 
-def _add_sample(commands: Any) -> argparse.ArgumentParser:
-    parser = _add_command(commands, sample, "--model digits -n 64 --out digits.png")
+def _sample_words(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     _add_model(parser)
-    parser.add_argument("-n", "--n", type=int, default=64, help="how many images (%(default)s)")
-    parser.add_argument("--out", required=True, help="a .png, one picture of all, or an .npz")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    return parser
+    add("-n", "--n", type=_count, default=64, help="how many images (%(default)s)")
+    add("--out", required=True, help="a .png, one picture of all, or an .npz")
+    add("--overwrite", action="store_true", help="replace a file that is there")
 
 
-def _add_evaluate(commands: Any) -> argparse.ArgumentParser:
-    parser = _add_command(commands, evaluate, "--model digits --bits-per-dim")
+def _evaluate_words(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     _add_model(parser)
     _add_data(parser)
-    parser.add_argument("--held-out", help="held-out images, if they are not a split of --data")
-    parser.add_argument("-n", "--n", type=int, default=1000, help="how many at most (%(default)s)")
-    parser.add_argument("--bits-per-dim", action="store_true", help="also the variational bound")
-    return parser
+    add("--held-out", help="held-out images, if they are not a split of --data")
+    add("-n", "--n", type=_count, default=1000, help="how many at most (%(default)s)")
+    add("--bits-per-dim", action="store_true", help="also the variational bound")
 
 
-def _add_plan(commands: Any) -> argparse.ArgumentParser:
-    parser = _add_command(commands, plan, "--parameters cifar10 --device 'RTX 2060 SUPER'")
+def _plan_words(parser: argparse.ArgumentParser) -> None:
     _add_parameters(parser)
     parser.add_argument("--device", default="this machine", help="default: %(default)s")
-    parser.add_argument("--images", type=int, default=50_000, help="an epoch's, %(default)s")
-    return parser
+    parser.add_argument("--images", type=_count, default=50_000, help="an epoch's, %(default)s")
 
 
 def _add_parameters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--parameters", required=True, help=f"a file of parameters, or one of {', '.join(PRESETS)}"
-    )
-    parser.add_argument("--batch-size", type=int, help="images a step")
+    presets = f"a file of parameters, or one of {', '.join(PRESETS)}"
+    parser.add_argument("--parameters", required=True, help=presets)
+    parser.add_argument("--batch-size", type=_count, help="images a step")
     parser.add_argument("--precision", choices=PRECISION_NAMES, help="of the network")
 
 
@@ -401,6 +362,6 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="a saved model, or one that ships by name")
-    parser.add_argument("--batch-size", type=int, default=64, help="at a time (%(default)s)")
+    parser.add_argument("--batch-size", type=_count, default=64, help="at a time (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffusion_walkthrough.checks import did_you_mean
+from diffusion_walkthrough import checks
 from diffusion_walkthrough.files import UNREADABLE_NPZ
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 DIGITS_TRAINING_COUNT = 1500
 COMPANION_INDEX = 1354  # a three that everyone reads as a three
 NO_LABEL = -1
+LARGEST_SIDE = 4096
 
 Images: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = NDArray[np.int32]
@@ -57,7 +58,9 @@ def load_images(
     where there are none. Raises ValueError, TypeError, FileNotFoundError or (without a network)
     ConnectionError, each naming the problem and the remedy.
     """
-    _check_options(image_size, split)
+    checks.choice("split", split, SPLIT_NAMES)
+    if image_size is not None and checks.side("image_size", image_size) > LARGEST_SIDE:
+        raise ValueError(f"image_size={image_size}: at most {LARGEST_SIDE} pixels. Use e.g. 32.")
     if name == "digits":
         images, labels = _load_digits(split)
     elif name in DATA_SET_NAMES:
@@ -71,10 +74,9 @@ def load_images(
 
 
 def companion_digit() -> tuple[Images, int]:
-    """The one handwritten digit that goes through the whole course: a three.
+    """The digit that goes through the whole course, float32 (8, 8, 1) in [-1, 1], and its label, 3.
 
-    Returns the image, float32 (8, 8, 1) in [-1, 1], and its label, 3. It is number
-    ``COMPANION_INDEX`` of the training digits.
+    It is number ``COMPANION_INDEX`` of the training digits.
     """
     images, labels = _load_digits("train")
     return images[COMPANION_INDEX], int(labels[COMPANION_INDEX])
@@ -141,22 +143,7 @@ def check_image_range(images: ArrayLike) -> None:
         )
 
 
-# ---------------------------------------------------------------------------------------------
-# Checks
-# ---------------------------------------------------------------------------------------------
-
-
-def _check_options(image_size: object, split: object) -> None:
-    if split not in SPLIT_NAMES:
-        raise ValueError(f"split={split!r}: must be one of {', '.join(map(repr, SPLIT_NAMES))}.")
-    if image_size is None:
-        return
-    if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)):
-        raise TypeError(
-            f"image_size={image_size!r}: must be an int or None. Give a side in pixels."
-        )
-    if not 1 <= image_size <= 4096:
-        raise ValueError(f"image_size={image_size}: must be from 1 to 4096 pixels. Use e.g. 32.")
+# Checks ------------------------------------------------------------------------------------------
 
 
 def _existing_path(name: str | os.PathLike[str]) -> Path:
@@ -165,7 +152,7 @@ def _existing_path(name: str | os.PathLike[str]) -> Path:
         return path
     known = ", ".join(map(repr, DATA_SET_NAMES))
     if isinstance(name, str) and path.name == name and not path.suffix:
-        guess = did_you_mean(name, DATA_SET_NAMES, "Check the name.")
+        guess = checks.did_you_mean(name, DATA_SET_NAMES, "Check the name.")
         raise ValueError(
             f"name={name!r} is neither a data set nor a file or folder here. {guess} "
             f"The data sets are {known}; or give the path of a folder or an .npz file."
@@ -212,9 +199,7 @@ def _checked_labels(source: str, labels: Any, count: int) -> Labels:
     return labels.reshape(count).astype(np.int32)
 
 
-# ---------------------------------------------------------------------------------------------
-# The sources
-# ---------------------------------------------------------------------------------------------
+# The sources -------------------------------------------------------------------------------------
 
 
 def _load_digits(split: str) -> tuple[Images, Labels]:
@@ -251,37 +236,25 @@ def _load_npz(path: Path, split: str) -> tuple[Images, Labels]:
             f"{path} is neither a folder nor an .npz file. Put pictures into a folder and give "
             "the folder, or save arrays with np.savez(file, images=..., labels=...)."
         )
+    keys = (f"x_{split}", f"y_{split}")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array, not an .npz")
-            image_key, label_key = _npz_keys(path, arrays.files, split)
-            images = arrays[image_key]
-            labels = arrays[label_key] if label_key in arrays.files else None
-    except _KeyProblem:
-        raise
+            names = arrays.files
+            if split == "train" and keys[0] not in names:
+                keys = ("images", "labels")
+            images, labels = (arrays.get(key) for key in keys)
     except UNREADABLE_NPZ as error:
         raise ValueError(
             f"{path} cannot be read as an .npz of plain arrays ({error}). "
             "Get it again, or write it anew with np.savez(file, images=..., labels=...)."
         ) from error
+    if images is None:
+        raise ValueError(
+            f"{path} has no images for split={split!r}: it holds {', '.join(names) or 'nothing'}. "
+            "Name the arrays images and labels (these are the 'train' split), or x_train, y_train, "
+            "x_test and y_test."
+        )
     return _checked_arrays(str(path), images, labels)
-
-
-class _KeyProblem(ValueError):
-    """An .npz that can be read but holds other arrays than expected."""
-
-
-def _npz_keys(path: Path, keys: list[str], split: str) -> tuple[str, str]:
-    if f"x_{split}" in keys:
-        return f"x_{split}", f"y_{split}"
-    if "images" in keys and split == "train":
-        return "images", "labels"
-    raise _KeyProblem(
-        f"{path} has no images for split={split!r}: it holds {', '.join(keys) or 'nothing'}. "
-        "Name the arrays images and labels (these are the 'train' split), or x_train, y_train, "
-        "x_test and y_test."
-    )
 
 
 def _load_folder(folder: Path, image_size: int | None, split: str) -> tuple[Images, Labels]:
@@ -290,34 +263,35 @@ def _load_folder(folder: Path, image_size: int | None, split: str) -> tuple[Imag
             f"split={split!r}: all pictures of a folder are the 'train' split. "
             "Put the held-out pictures into a folder of their own and give that."
         )
-    files, labels = _pictures(folder)
+    labels = _labelled_pictures(folder)
+    first = next(iter(labels))
     arrays: list[NDArray[np.uint8]] = []
-    for file in files:
+    for file in labels:
         arrays.append(_read_picture(file, image_size))
         if arrays[-1].shape != arrays[0].shape:
             raise ValueError(
-                f"{file} is {arrays[-1].shape} (height, width, channels), but {files[0]} is "
+                f"{file} is {arrays[-1].shape} (height, width, channels), but {first} is "
                 f"{arrays[0].shape}. Pass image_size=... to bring all to one size; convert "
                 "pictures yourself so that all are grey or all are coloured."
             )
-    return from_uint8(np.stack(arrays)), np.array(labels, dtype=np.int32)
+    return from_uint8(np.stack(arrays)), np.array([*labels.values()], dtype=np.int32)
 
 
-def _pictures(folder: Path) -> tuple[list[Path], list[int]]:
+def _labelled_pictures(folder: Path) -> dict[Path, int]:
     """The pictures in a folder and its subfolders, and the label of each."""
     subfolders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    found = [
-        (file, label)
+    found = {
+        file: label
         for label, place in enumerate([folder, *subfolders], start=NO_LABEL)
         for file in sorted(place.iterdir())
         if file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith(".")
-    ]
+    }
     if not found:
         raise ValueError(
             f"There are no pictures in the folder {folder} or its subfolders. "
             f"Put files there that end in {', '.join(PICTURE_SUFFIXES)}."
         )
-    return [file for file, _ in found], [label for _, label in found]
+    return found
 
 
 def _read_picture(file: Path, image_size: int | None) -> NDArray[np.uint8]:
@@ -341,16 +315,13 @@ def _flattened(picture: PillowImage.Image) -> PillowImage.Image:
     """The picture in grey (mode L) or colour (mode RGB); what is transparent becomes white."""
     from PIL import Image
 
-    if picture.mode in ("1", "L", "RGB") and "transparency" not in picture.info:
-        return picture.convert("L" if picture.mode == "1" else picture.mode)
-    if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA", "P", "L", "RGB", "1"):
-        coloured = picture.convert("RGBA")
+    if picture.mode.startswith(("I", "F")):
+        raise ValueError(f"its mode {picture.mode} has more than 8 bits a channel")
+    grey = picture.mode in ("1", "L", "LA", "La")
+    if picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
-        grey = picture.mode in ("1", "L", "LA", "La")
-        return Image.alpha_composite(white, coloured).convert("L" if grey else "RGB")
-    if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
-        return picture.convert("RGB")
-    raise ValueError(f"its mode {picture.mode} has more than 8 bits a channel")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    return picture.convert("L" if grey else "RGB")
 
 
 def _resized(images: Images, image_size: int) -> Images:

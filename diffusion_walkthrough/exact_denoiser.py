@@ -18,22 +18,15 @@ from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract
 
 
 def optimal_denoiser(images: Any, schedule: NoiseSchedule) -> Callable[..., Any]:
-    """Build the perfect denoise function of a finite data set, without any network.
+    """Build the perfect denoise function of a finite data set, ``(n, …)`` in [-1, 1].
 
-    If the data are exactly ``images``, each equally likely, Bayes's rule gives E[x_0 | x_t] in
-    closed form: average the images, each weighted by how well it explains x_t. It is what a
-    network of unlimited size and patience would learn, and it draws nothing but its own images.
+    If the data are exactly ``images``, each equally likely, Bayes's rule on Eq. 4 of Ho et al.
+    2020 gives E[x_0 | x_t] in closed form: average the images, each weighted by how well it
+    explains x_t (see also Karras et al. 2022, arXiv 2206.00364, appendix B.3). A network of
+    unlimited size and patience would learn it, and draw nothing but these images.
 
-    Args:
-        images: the whole data set, ``(n, …)`` in [-1, 1].
-        schedule: the noise schedule.
-
-    Returns:
-        Callable ``(x_t, t) -> expected x_0``, same shape as ``x_t``. It needs memory for
-        batch · n · pixels numbers, so ask about few images at a time with a large set.
-
-    Source: Bayes's rule on Eq. 4 of Ho et al. 2020; see also Karras et al. 2022
-    (arXiv 2206.00364), appendix B.3.
+    The result is a callable ``(x_t, t) -> expected x_0``, same shape as ``x_t``. It needs memory
+    for batch · n · pixels numbers, so ask about few images at a time with a large set.
     """
     flat_images = ops.reshape(as_float32(images), (len(images), -1))
 
@@ -50,22 +43,14 @@ def optimal_denoiser(images: Any, schedule: NoiseSchedule) -> Callable[..., Any]
 
 
 class MixtureDenoiser:
-    """The perfect denoise function of numbers that are spread like a mixture of Gaussians.
-
-    Called with ``(x_t, t)``, both ``(batch, …)`` and ``(batch,)``, it returns E[x_0 | x_t] with the
-    shape of ``x_t``, each number by itself; float32.
-
-    Attributes:
-        mixture: how the clean numbers are spread.
-        schedule: the noise schedule.
-    """
+    """The perfect denoise function of numbers that are spread like a mixture of Gaussians."""
 
     def __init__(self, mixture: GaussianMixture, schedule: NoiseSchedule) -> None:
         """Put the two together."""
         self.mixture, self.schedule = mixture, schedule
 
     def __call__(self, x_t: Any, t: Any) -> Any:
-        """The best guess of the clean numbers."""
+        """E[x_0 | x_t] of each number by itself, float32, of the shape of ``x_t``."""
         x_t, t = _in_float64(x_t, t)
         return as_float32(self.mixture.expected_x_start(x_t, self.schedule.alphas_cumprod[t]))
 

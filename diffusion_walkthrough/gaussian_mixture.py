@@ -5,7 +5,8 @@ a Gaussian, so the density of the noisy data, the best guess of the noise, the s
 posterior all have a closed form here, for every noise level; each can be drawn as a curve.
 
 Noise levels are written as the DDPM paper's ᾱ_t (``alpha_bar``), the share of the variance that is
-still signal: x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε (Eq. 4).
+still signal, from 0 (only noise) to 1 (no noise): x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε (Eq. 4). Values and
+``alpha_bar`` may be numbers, or arrays of any shapes that broadcast together.
 """
 
 from __future__ import annotations
@@ -35,23 +36,21 @@ class GaussianMixture:
     standard_deviations: FloatArray | Sequence[float]
 
     def __post_init__(self) -> None:
+        sizes = []
         for field in dataclasses.fields(self):
             array = np.array(getattr(self, field.name), dtype=np.float64)
             array.setflags(write=False)
             object.__setattr__(self, field.name, array)
+            sizes.append(array.size)
             if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
                 raise ValueError(
                     f"{field.name}={array}: must be a list of finite numbers, one for each "
                     "Gaussian. Write for example [0.4, 0.6]."
                 )
-        self._check_values()
-
-    def _check_values(self) -> None:
-        sizes = [np.size(getattr(self, field.name)) for field in dataclasses.fields(self)]
         if len(set(sizes)) != 1:
             raise ValueError(
-                "weights, means and standard_deviations have lengths "
-                f"{sizes}, but must be equally long. Give one of each for every Gaussian."
+                f"weights, means and standard_deviations have lengths {sizes}, but must be equally "
+                "long. Give one of each for every Gaussian."
             )
         if np.min(self.weights) <= 0 or abs(np.sum(self.weights) - 1) > 1e-9:
             raise ValueError(
@@ -76,15 +75,15 @@ class GaussianMixture:
         return float(np.dot(self.weights, np.square(self.standard_deviations) + from_centre**2))
 
     def log_pdf(self, x: ArrayLike) -> FloatArray:
-        """The logarithm of the density at ``x`` (any shape), accurate far out in the tails."""
+        """The logarithm of the density at ``x``, accurate far out in the tails."""
         return np.asarray(logsumexp(self._log_joint(x), axis=-1))
 
     def pdf(self, x: ArrayLike) -> FloatArray:
-        """The density at ``x`` (any shape)."""
+        """The density at ``x``."""
         return np.exp(self.log_pdf(x))
 
     def cdf(self, x: ArrayLike) -> FloatArray:
-        """The probability of values up to ``x`` (any shape)."""
+        """The probability of values up to ``x``."""
         standardized = (_column(x) - self.means) / self.standard_deviations
         return np.asarray(np.sum(self.weights * ndtr(standardized), axis=-1))
 
@@ -96,33 +95,24 @@ class GaussianMixture:
         return means[component] + deviations[component] * rng.standard_normal(n)
 
     def score(self, x: ArrayLike) -> FloatArray:
-        """The slope of the log density, d log p(x) / dx, at ``x`` (any shape)."""
+        """The slope of the log density, d log p(x) / dx, at ``x``."""
         slopes = (self.means - _column(x)) / np.square(self.standard_deviations)
         return np.asarray(np.sum(np.exp(log_softmax(self._log_joint(x), axis=-1)) * slopes, -1))
 
     def noised(self, alpha_bar: float) -> GaussianMixture:
-        """The distribution q(x_t) of the noisy data x_t = √ᾱ x_0 + √(1 - ᾱ) ε (Eq. 4).
-
-        ``alpha_bar`` is one number from 0 (nothing but noise) to 1 (no noise).
-        """
+        """The distribution q(x_t) of the noisy data (Eq. 4), for one ``alpha_bar``."""
         alpha_bar = float(_checked_alpha_bar(alpha_bar))
         deviations = np.sqrt(alpha_bar * np.square(self.standard_deviations) + 1 - alpha_bar)
         means = np.sqrt(alpha_bar) * np.asarray(self.means)
         return GaussianMixture(self.weights, means, deviations)
 
     def expected_x_start(self, x_t: ArrayLike, alpha_bar: ArrayLike) -> FloatArray:
-        """The best guess of the clean value, E[x_0 | x_t].
-
-        ``x_t`` and ``alpha_bar`` (from 0 to 1) may be arrays that broadcast together.
-        """
+        """The best guess of the clean value, E[x_0 | x_t]."""
         weights, means, _ = self._posterior(x_t, alpha_bar)
         return np.asarray(np.sum(weights * means, axis=-1))
 
     def expected_noise(self, x_t: ArrayLike, alpha_bar: ArrayLike) -> FloatArray:
-        """The best guess of the noise, E[ε | x_t]: what a perfect network would answer (Eq. 14).
-
-        ``x_t`` and ``alpha_bar`` (from 0 to 1) may be arrays that broadcast together.
-        """
+        """The best guess of the noise, E[ε | x_t]: what a perfect network would answer (Eq. 14)."""
         x_t, alpha_bar = _column(x_t), _column(_checked_alpha_bar(alpha_bar))
         signal_variance = alpha_bar * np.square(self.standard_deviations)
         surprise = (x_t - np.sqrt(alpha_bar) * self.means) / (signal_variance + 1 - alpha_bar)
@@ -130,10 +120,7 @@ class GaussianMixture:
         return np.asarray(np.sum(weights * np.sqrt(1 - alpha_bar) * surprise, axis=-1))
 
     def x_start_variance(self, x_t: ArrayLike, alpha_bar: ArrayLike) -> FloatArray:
-        """What the noisy value leaves open about the clean one, Var(x_0 | x_t).
-
-        ``x_t`` and ``alpha_bar`` (from 0 to 1) may be arrays that broadcast together.
-        """
+        """What the noisy value leaves open about the clean one, Var(x_0 | x_t)."""
         weights, means, deviations = self._posterior(x_t, alpha_bar)
         from_guess = means - np.sum(weights * means, axis=-1, keepdims=True)
         return np.asarray(np.sum(weights * (deviations**2 + from_guess**2), axis=-1))
@@ -164,8 +151,7 @@ class GaussianMixture:
     def posterior_pdf(self, x_start: ArrayLike, x_t: ArrayLike, alpha_bar: ArrayLike) -> FloatArray:
         """The density p(x_0 | x_t) of the clean value once the noisy one is known.
 
-        The three may be arrays that broadcast together. ``alpha_bar`` is from 0 to below 1:
-        without noise the posterior is a spike, not a density, and ValueError is raised.
+        Raises ValueError for an ``alpha_bar`` of 1: without noise it is a spike, not a density.
         """
         if np.any(np.asarray(alpha_bar) == 1):
             raise ValueError(
@@ -221,12 +207,9 @@ def _normal_log_pdf(x: ArrayLike, mean: ArrayLike, deviation: ArrayLike) -> Floa
 
 def _grid(*mixtures: GaussianMixture) -> FloatArray:
     """Places that lie close together and reach eight deviations beyond every Gaussian."""
-    ends = [
-        np.asarray(mixture.means) + reach * np.asarray(mixture.standard_deviations)
-        for mixture in mixtures
-        for reach in (-8, 8)
-    ]
-    return np.linspace(np.min(np.concatenate(ends)), np.max(np.concatenate(ends)), 16_001)
+    means = np.concatenate([mixture.means for mixture in mixtures])
+    reach = 8 * np.concatenate([mixture.standard_deviations for mixture in mixtures])
+    return np.linspace(np.min(means - reach), np.max(means + reach), 16_001)
 
 
 STANDARD_NORMAL = GaussianMixture(weights=(1.0,), means=(0.0,), standard_deviations=(1.0,))

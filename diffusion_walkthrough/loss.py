@@ -36,7 +36,8 @@ from diffusion_walkthrough.predictions import (
 #: Nats in a bit.
 LN_2 = math.log(2.0)
 
-#: No probability is counted as less, or one pixel would make a loss of infinity.
+#: No probability is counted as less, or one pixel would make a loss of infinity. Where that cuts
+#: something off, as for a model that is sure of a wrong level, the bound of Eq. 5 is none any more.
 SMALLEST_PROBABILITY = 1e-12
 
 
@@ -52,14 +53,12 @@ def noise_prediction_loss(
         guess_noise: callable ``(x_t, t) -> noise``: a network, such as a model's ``denoise.ask``.
         schedule: the noise schedule.
         x_start: clean images in [-1, 1], ``(batch, …)``.
-        t: int32 ``(batch,)``.
+        t: the step of each.
         noise: the noise to hide the images under, same shape as ``x_start``.
 
     Returns:
-        float32 ``(batch,)``; about 1 for a network that always answers 0.
-
-    Raises:
-        ValueError: if the guess has another shape than the noise.
+        float32 ``(batch,)``; about 1 for a network that always answers 0. Raises ValueError if the
+        guess has another shape than the noise.
     """
     return squared_error(guess_noise(q_sample(schedule, x_start, t, noise), t), noise)
 
@@ -88,17 +87,11 @@ def mean_per_image(x: Any) -> Any:
 def normal_kl(mean_1: Any, log_variance_1: Any, mean_2: Any, log_variance_2: Any) -> Any:
     """Compute the KL divergence from one Gaussian to another, for each pixel, in nats.
 
-    KL(N_1 ‖ N_2) = ½ (log σ²_2 - log σ²_1 + (σ²_1 + (μ_1-μ_2)²) / σ²_2 - 1). Each term L_{t-1} of
-    the variational bound is one of these (Eq. 5). Never negative, but for rounding.
+    KL(N_1 ‖ N_2) = ½ (log σ²_2 - log σ²_1 + (σ²_1 + (μ_1-μ_2)²) / σ²_2 - 1), where N_1 is the true
+    bell and N_2 the believed one; logarithms are natural. Each term L_{t-1} of the variational
+    bound is one of these (Eq. 5). Never negative, but for rounding.
 
-    Args:
-        mean_1: of the true bell; a tensor, array or number, as are the other three.
-        log_variance_1: the natural logarithm of its variance.
-        mean_2: of the believed bell.
-        log_variance_2: likewise.
-
-    Returns:
-        float32, of the shape to which the four broadcast.
+    Returns float32, of the shape to which the four tensors, arrays or numbers broadcast.
     """
     mean_1, log_variance_1 = as_float32(mean_1), as_float32(log_variance_1)
     mean_2, log_variance_2 = as_float32(mean_2), as_float32(log_variance_2)
@@ -170,7 +163,7 @@ def variational_bound_terms(
         schedule: the noise schedule.
         x_start: clean images in [-1, 1], ``(batch, …)``.
         x_t: noisy images, same shape.
-        t: int32 ``(batch,)``.
+        t: the step at which they stand.
         step: the model's step back from ``x_t``, from :func:`backward_sampling.p_mean_variance`.
         levels: how many values a pixel can have.
 
@@ -190,12 +183,7 @@ def variational_bound_terms(
 def prior_bits_per_dim(schedule: NoiseSchedule, x_start: Any) -> Any:
     """Compute what it costs that x_T is not quite pure noise: L_T, a KL divergence (Eq. 5).
 
-    Args:
-        schedule: the noise schedule.
-        x_start: clean images in [-1, 1], ``(batch, …)``.
-
-    Returns:
-        float32 ``(batch,)``, in bits per dimension. No network has a part in it.
+    Returns float32 ``(batch,)``, in bits per dimension. No network has a part in it.
     """
     x_start = as_float32(x_start)
     last = np.full(x_start.shape[0], len(schedule) - 1, dtype="int32")
@@ -229,7 +217,7 @@ def bits_per_dim(
     For each image and each t one noisy version is drawn: an estimate, good over many images.
 
     Args:
-        denoise: callable ``(x_t, t) -> x_start``; whether its images are clipped is its own affair.
+        denoise: a denoise function; whether its images are clipped is its own affair.
         schedule: the noise schedule.
         images: clean images in [-1, 1], ``(n, …)``, whose values lie on ``levels`` levels.
         seed: makes the result repeatable; None draws new noise each time.

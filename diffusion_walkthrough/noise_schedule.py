@@ -7,12 +7,15 @@ first step of noise, so ``betas[t]`` is the paper's β with index t + 1
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffusion_walkthrough.parameters import ScheduleParameters
+
+FloatArray = NDArray[np.float64]
 
 #: No step may add so much noise that nothing is left of the image (Nichol & Dhariwal 2021, §3.2).
 LARGEST_BETA = 0.999
@@ -27,14 +30,12 @@ REFERENCE_TIMESTEPS = 1000
 WARMUP_SHARES = {"warmup10": 0.1, "warmup50": 0.5, "const": 0.0}
 
 
-def linear_betas(
-    timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02
-) -> NDArray[np.float64]:
+def linear_betas(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> FloatArray:
     """β rises evenly from ``beta_start`` to ``beta_end`` (Ho et al. 2020, §4). Shape ``(T,)``."""
     return np.linspace(beta_start, beta_end, timesteps, dtype=np.float64)
 
 
-def cosine_betas(timesteps: int, offset: float = 0.008) -> NDArray[np.float64]:
+def cosine_betas(timesteps: int, offset: float = 0.008) -> FloatArray:
     """β such that ᾱ falls like a squared cosine (Nichol & Dhariwal 2021, Eq. 17).
 
     Not clipped: :func:`make_betas` does that. Shape ``(T,)``, values in (0, 1].
@@ -44,24 +45,20 @@ def cosine_betas(timesteps: int, offset: float = 0.008) -> NDArray[np.float64]:
     return 1 - signal[1:] / signal[:-1]
 
 
-def sigmoid_betas(
-    timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02
-) -> NDArray[np.float64]:
+def sigmoid_betas(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> FloatArray:
     """β rises along a sigmoid, slowly at both ends (Xu et al. 2022, arXiv 2203.02923). ``(T,)``."""
     rise = 1 / (1 + np.exp(-np.linspace(-6, 6, timesteps)))
     return beta_start + (beta_end - beta_start) * rise
 
 
-def quad_betas(
-    timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02
-) -> NDArray[np.float64]:
+def quad_betas(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> FloatArray:
     """√β rises evenly, so that β rises like a parabola (original DDPM code). Shape ``(T,)``."""
     return np.linspace(np.sqrt(beta_start), np.sqrt(beta_end), timesteps, dtype=np.float64) ** 2
 
 
 def warmup_betas(
     timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02, share: float = 0.1
-) -> NDArray[np.float64]:
+) -> FloatArray:
     """β rises evenly over the first ``share`` of the steps and then stays (original DDPM code).
 
     ``share`` is from 0 to 1; with 0 it is constant. Shape ``(T,)``.
@@ -72,7 +69,7 @@ def warmup_betas(
     return betas
 
 
-def jsd_betas(timesteps: int) -> NDArray[np.float64]:
+def jsd_betas(timesteps: int) -> FloatArray:
     """β = 1/T, 1/(T-1), …, 1, so that ᾱ falls evenly to exactly 0 (original DDPM code). ``(T,)``.
 
     Its last step leaves nothing of the image (Sohl-Dickstein et al. 2015, arXiv 1503.03585, §2.4.1,
@@ -87,7 +84,7 @@ def make_betas(
     beta_start: float = 1e-4,
     beta_end: float = 0.02,
     scaled: bool = True,
-) -> NDArray[np.float64]:
+) -> FloatArray:
     """Compute β, the variance of the noise that each step adds.
 
     Most schedules are multiplied by ``1000 / timesteps``, so that fewer steps add as much noise
@@ -105,29 +102,21 @@ def make_betas(
 
     Returns:
         float64 array of shape ``(timesteps,)``, values in (0, 0.999]; only ``"jsd"`` ends in 1.
-
-    Raises:
-        TypeError, ValueError: as :class:`ScheduleParameters` does, naming the parameter, its
-            value, the rule and the remedy.
+        Raises TypeError or ValueError as :class:`ScheduleParameters` does.
     """
     checked = ScheduleParameters(name, timesteps, beta_start, beta_end, scaled)
     if checked.name == "jsd":
         return jsd_betas(checked.timesteps)
     if checked.name == "cosine":
         return np.minimum(cosine_betas(checked.timesteps), LARGEST_BETA)
-    betas = _betas_between(checked.name, checked.timesteps, checked.beta_start, checked.beta_end)
+    ends = checked.timesteps, checked.beta_start, checked.beta_end
+    if checked.name in WARMUP_SHARES:
+        betas = warmup_betas(*ends, WARMUP_SHARES[checked.name])
+    else:
+        rule = {"linear": linear_betas, "sigmoid": sigmoid_betas, "quad": quad_betas}[checked.name]
+        betas = rule(*ends)
     scale = REFERENCE_TIMESTEPS / checked.timesteps if checked.scaled else 1.0
     return np.minimum(scale * betas, LARGEST_BETA)
-
-
-def _betas_between(
-    name: str, timesteps: int, beta_start: float, beta_end: float
-) -> NDArray[np.float64]:
-    """β of the schedules that run from ``beta_start`` to ``beta_end``."""
-    if name in WARMUP_SHARES:
-        return warmup_betas(timesteps, beta_start, beta_end, WARMUP_SHARES[name])
-    rule = {"linear": linear_betas, "sigmoid": sigmoid_betas, "quad": quad_betas}[name]
-    return rule(timesteps, beta_start, beta_end)
 
 
 class NoiseSchedule:
@@ -183,30 +172,20 @@ class NoiseSchedule:
         self.signal_left = float(self.sqrt_alphas_cumprod[-1])
         self._compute_posterior(noise_variance)
 
-    def _compute_posterior(self, noise_variance: NDArray[np.float64]) -> None:
+    def _compute_posterior(self, noise_variance: FloatArray) -> None:
         """Fill the tables of q(x_{t-1} | x_t, x_0), Eqs. 6 and 7."""
         earlier = self.alphas_cumprod_prev
         self.posterior_variance = self.betas * (1.0 - earlier) / noise_variance
         # β̃ is 0 at t = 0; the next one stands in, or β itself when there is only one step.
-        stand_in = self.posterior_variance[1] if len(self) > 1 else self.betas[0]
-        self.posterior_log_variance_clipped = np.log(
-            np.append(stand_in, self.posterior_variance[1:])
-        )
+        first = self.posterior_variance[1] if len(self) > 1 else self.betas[0]
+        self.posterior_log_variance_clipped = np.log([first, *self.posterior_variance[1:]])
         self.posterior_mean_coef1 = self.betas * np.sqrt(earlier) / noise_variance
         self.posterior_mean_coef2 = (1.0 - earlier) * np.sqrt(self.alphas) / noise_variance
 
     @classmethod
     def from_parameters(cls, parameters: ScheduleParameters) -> NoiseSchedule:
         """Build the schedule that :class:`ScheduleParameters` describe."""
-        return cls(
-            make_betas(
-                parameters.name,
-                parameters.timesteps,
-                parameters.beta_start,
-                parameters.beta_end,
-                parameters.scaled,
-            )
-        )
+        return cls(make_betas(**dataclasses.asdict(parameters)))
 
     def rates(self, t: Any, ndim: int) -> tuple[Any, Any]:
         """Look up a = √ᾱ and b = √(1-ᾱ) of x_t = a x_0 + b ε for each image (Eq. 4).
@@ -234,15 +213,13 @@ class NoiseSchedule:
         return len(self.betas)
 
     def __len__(self) -> int:
-        """T, the number of steps."""
         return len(self.betas)
 
     def __repr__(self) -> str:
-        """Say the number of steps and what is left of the image after them."""
         return f"NoiseSchedule(T={len(self)}, signal_left={self.signal_left:.2g})"
 
 
-def _checked_betas(betas: ArrayLike) -> NDArray[np.float64]:
+def _checked_betas(betas: ArrayLike) -> FloatArray:
     array = np.array(betas, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(
@@ -262,7 +239,7 @@ def _checked_betas(betas: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def _check_something_is_left(alphas_cumprod: NDArray[np.float64]) -> None:
+def _check_something_is_left(alphas_cumprod: FloatArray) -> None:
     gone = np.flatnonzero(alphas_cumprod < np.finfo(np.float64).tiny)
     if gone.size and not (gone[0] == len(alphas_cumprod) - 1 and alphas_cumprod[-1] == 0):
         raise ValueError(
@@ -273,9 +250,9 @@ def _check_something_is_left(alphas_cumprod: NDArray[np.float64]) -> None:
 
 
 def _check_steps(t: Any, first: int, last: int) -> None:
-    """Refuse steps that no table has, as far as they can be seen: in Python, -1 is the last."""
+    """Refuse steps that no table has, if they can be seen: a tensor's may not be known yet."""
     if not isinstance(t, (int, list, tuple, np.ndarray)):
-        return  # a tensor: its values may not be known yet
+        return
     steps = np.asarray(t)
     wrong = steps[(steps < first) | (steps > last)]
     if wrong.size:

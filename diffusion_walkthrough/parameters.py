@@ -1,6 +1,7 @@
 """Everything that defines a diffusion model, as frozen dataclasses, and as a JSON or pickle file.
 
-The numbers of the published models are those of Ho et al. 2020 (arXiv 2006.11239, appendix B).
+The numbers of the published models are those of Ho et al. 2020 (arXiv 2006.11239, appendix B);
+warm-up, clipping and the choice of variance stand in their program only.
 Every value is checked when the object is made, so that a typing mistake is met here and not as a
 strange picture an hour later. Files are written whole or not at all, and a pickle is read without
 calling anything it names.
@@ -8,6 +9,7 @@ calling anything it names.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -15,11 +17,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from diffusion_walkthrough import checks
+from diffusion_walkthrough.files import plain_data
 from diffusion_walkthrough.files.plain_data import (
     UnsafePickleError as UnsafePickleError,
-    codec,
     load_plain_pickle as load_plain_pickle,
-    read_start,
 )
 from diffusion_walkthrough.files.records import Additions, Record
 from diffusion_walkthrough.files.writing import write_whole
@@ -94,7 +95,6 @@ class UNetParameters(Record):
         self._check("attention_sizes", checks.descending)
         self._check("dropout", checks.real, "from 0 to below 1", lambda v: 0 <= v < 1)
         self._check_levels()
-        self._check_attention_sizes()
         self._check_widths()
 
     def _check_levels(self) -> None:
@@ -112,8 +112,6 @@ class UNetParameters(Record):
             padded = -(-self.image_size // factor) * factor
             remedy = f"Use fewer levels ({fitting} at most), or pad the images to {padded}"
             self._refuse("image_size", rule, remedy)
-
-    def _check_attention_sizes(self) -> None:
         for size in self.attention_sizes:
             if size not in self.level_sizes:
                 rule = (
@@ -157,7 +155,7 @@ class UNetParameters(Record):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingParameters(Record):
-    """How the network is trained; the defaults are the paper's for CIFAR-10 (appendix B).
+    """How the network is trained; the defaults are the original's for CIFAR-10.
 
     ``learning_rate`` is reached after ``warmup_steps`` steps and then stays, or, if ``decay_steps``
     names the length of the whole run, falls to 0 along half a cosine (short runs want that);
@@ -198,7 +196,11 @@ class TrainingParameters(Record):
         self._check("horizontal_flip", checks.flag)
         self._check("precision", checks.choice, PRECISION_NAMES)
         self._check("gradient_accumulation_steps", checks.integer, 1)
-        self._check_accumulation()
+        parts = self.gradient_accumulation_steps
+        if self.batch_size % parts:
+            rule = f"gradient_accumulation_steps must divide batch_size, {self.batch_size}"
+            remedy = f"Use for example {math.gcd(self.batch_size, parts)}"
+            self._refuse("gradient_accumulation_steps", rule, remedy)
         if self.decay_steps is not None:
             self._check("decay_steps", checks.integer, self.warmup_steps + 1)
         if self.gradient_clip is not None:
@@ -206,13 +208,6 @@ class TrainingParameters(Record):
         if self.ema_momentum is not None:
             rule = "above 0 and below 1, or None for no averaging"
             self._check("ema_momentum", checks.real, rule, share)
-
-    def _check_accumulation(self) -> None:
-        parts = self.gradient_accumulation_steps
-        if self.batch_size % parts:
-            rule = f"gradient_accumulation_steps must divide batch_size, {self.batch_size}"
-            example = f"Use for example {math.gcd(self.batch_size, parts)}"
-            self._refuse("gradient_accumulation_steps", rule, example)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,9 +247,6 @@ class DiffusionParameters(Record):
         self._check("variance", checks.choice, VARIANCE_NAMES)
         self._check("loss", checks.choice, LOSS_NAMES)
         self._check("pixel_levels", checks.integer, 2)
-        self._check_combination()
-
-    def _check_combination(self) -> None:
         if self.variance == "learned" and self.loss == "mse":
             rule = (
                 "the mean squared error of the prediction does not depend on the variance, so "
@@ -349,16 +341,17 @@ def save_parameters(
             "Put it into DiffusionParameters(schedule, unet, training) first."
         )
     target = Path(path).expanduser()
-    encode, _ = codec(target)
     content = {"format": FILE_FORMAT, "version": FILE_VERSION, "parameters": parameters.to_dict()}
+    data = plain_data.encode(content, target)
     if target.is_file() and not overwrite:
-        if _holds(target, parameters):
-            return target
+        with contextlib.suppress(OSError, ValueError, TypeError):  # not a file of parameters
+            if load_parameters(target) == parameters:
+                return target
         raise FileExistsError(
             f"{target} exists and holds something else. Choose another name, or pass "
             "overwrite=True to replace it."
         )
-    write_whole(target, encode(content))
+    write_whole(target, data)
     return target
 
 
@@ -370,19 +363,10 @@ def load_parameters(path: str | os.PathLike[str]) -> DiffusionParameters:
     everything else that is wrong, naming the file, the problem and the remedy.
     """
     source = Path(path).expanduser()
-    _, decode = codec(source)
-    data = read_start(source)
     try:
-        return _from_content(decode(data))
+        return _from_content(plain_data.read(source))
     except (ValueError, TypeError) as error:
         raise type(error)(f"{source} cannot be read as parameters: {error}") from error
-
-
-def _holds(path: Path, parameters: DiffusionParameters) -> bool:
-    try:
-        return load_parameters(path) == parameters
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def _from_content(content: object) -> DiffusionParameters:

@@ -28,18 +28,11 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 class Prediction(NamedTuple):
-    """One thing that a network can be asked for.
+    """One thing that a network can be asked for: the right answer, and the way back from it."""
 
-    Attributes:
-        target: from ``(schedule, x_start, noise, x_t, t)`` to the right answer, ``(batch, …)``.
-        to_x_start: from ``(schedule, x_t, t, answer)`` to the clean image that an answer implies,
-            not clipped.
-        divides_by: the table of the schedule by which ``to_x_start`` divides, if it does.
-    """
-
-    target: Callable[..., Any]
-    to_x_start: Callable[..., Any]
-    divides_by: str | None = None
+    target: Callable[..., Any]  # (schedule, x_start, noise, x_t, t) -> answer, (batch, …)
+    to_x_start: Callable[..., Any]  # (schedule, x_t, t, answer) -> clean image, not clipped
+    divides_by: str | None = None  # the schedule's table by which to_x_start divides, if it does
 
 
 def predict_x_start_from_noise(schedule: NoiseSchedule, x_t: Any, t: Any, noise: Any) -> Any:
@@ -63,10 +56,7 @@ def predict_x_start_from_noise(schedule: NoiseSchedule, x_t: Any, t: Any, noise:
 
 
 def predict_noise_from_x_start(schedule: NoiseSchedule, x_t: Any, t: Any, x_start: Any) -> Any:
-    """Solve Eq. 4 for the noise: ε = (x_t - √ᾱ x_0) / √(1-ᾱ).
-
-    The inverse of :func:`predict_x_start_from_noise`, with the same shapes.
-    """
+    """Solve Eq. 4 for the noise, ε = (x_t - √ᾱ x_0) / √(1-ᾱ): the way back, same shapes."""
     x_t, x_start = as_float32(x_t), as_float32(x_start)
     ndim = len(x_t.shape)
     noise_part = x_t - extract(schedule.sqrt_alphas_cumprod, t, ndim) * x_start
@@ -76,9 +66,9 @@ def predict_noise_from_x_start(schedule: NoiseSchedule, x_t: Any, t: Any, x_star
 def predict_x_start_from_x_prev(schedule: NoiseSchedule, x_t: Any, t: Any, x_prev: Any) -> Any:
     """Solve the posterior mean (Eq. 7) for the clean image: x_0 = (x_{t-1} - coef2 x_t) / coef1.
 
-    The shapes are those of :func:`predict_x_start_from_noise`, with ``x_prev``, the mean of
-    q(x_{t-1} | x_t, x_0) or a guess of it, in the place of the noise. At large t the result is
-    worth little: coef1 is small there, and the smallest error of ``x_prev`` is divided by it.
+    Shapes as for :func:`predict_x_start_from_noise`; ``x_prev`` is the mean of q(x_{t-1} | x_t,
+    x_0), or a guess of it. At large t the result is worth little: coef1 is small there, and the
+    smallest error of ``x_prev`` is divided by it.
     """
     x_t, x_prev = as_float32(x_t), as_float32(x_prev)
     ndim = len(x_t.shape)
@@ -88,6 +78,11 @@ def predict_x_start_from_x_prev(schedule: NoiseSchedule, x_t: Any, t: Any, x_pre
 
 def _x_prev(schedule: NoiseSchedule, x_start: Any, noise: Any, x_t: Any, t: Any) -> Any:
     return q_posterior_mean_variance(schedule, x_start, x_t, t)[0]
+
+
+def _rates(schedule: NoiseSchedule, t: Any, x: Any) -> tuple[Any, Any]:
+    a, b = schedule.rates(t, len(x.shape))
+    return as_float32(a), as_float32(b)
 
 
 def _v(schedule: NoiseSchedule, x_start: Any, noise: Any, x_t: Any, t: Any) -> Any:
@@ -100,14 +95,13 @@ def _v_to_x_start(schedule: NoiseSchedule, x_t: Any, t: Any, answer: Any) -> Any
     return a * as_float32(x_t) - b * as_float32(answer)
 
 
+def _flow(schedule: NoiseSchedule, x_start: Any, noise: Any, x_t: Any, t: Any) -> Any:
+    return as_float32(noise) - as_float32(x_start)
+
+
 def _flow_to_x_start(schedule: NoiseSchedule, x_t: Any, t: Any, answer: Any) -> Any:
     a, b = _rates(schedule, t, x_t)
     return (as_float32(x_t) - b * as_float32(answer)) / (a + b)
-
-
-def _rates(schedule: NoiseSchedule, t: Any, x: Any) -> tuple[Any, Any]:
-    a, b = schedule.rates(t, len(x.shape))
-    return as_float32(a), as_float32(b)
 
 
 #: By the word that stands in the parameters: the noise (Eq. 14), the clean image, the mean of the
@@ -125,30 +119,17 @@ PREDICTIONS = {
     ),
     "x_prev": Prediction(_x_prev, predict_x_start_from_x_prev, divides_by="posterior_mean_coef1"),
     "v": Prediction(_v, _v_to_x_start),
-    "flow": Prediction(
-        lambda schedule, x_start, noise, x_t, t: as_float32(noise) - as_float32(x_start),
-        _flow_to_x_start,
-    ),
+    "flow": Prediction(_flow, _flow_to_x_start),
 }
 
 
 def predict_x_start(
     schedule: NoiseSchedule, x_t: Any, t: Any, answer: Any, prediction: str = "noise"
 ) -> Any:
-    """Work out which clean image a prediction implies.
+    """Work out which clean image an answer implies, to a prediction of :data:`PREDICTIONS`.
 
-    Args:
-        schedule: the noise schedule.
-        x_t: noisy images, ``(batch, …)``.
-        t: int32 ``(batch,)``.
-        answer: what was predicted, same shape as ``x_t``.
-        prediction: one of :data:`PREDICTIONS`.
-
-    Returns:
-        The clean image, same shape; not clipped.
-
-    Raises:
-        ValueError: as :func:`check_prediction`.
+    Shapes as for :func:`predict_x_start_from_noise`; not clipped. Raises ValueError as
+    :func:`check_prediction` does.
     """
     check_prediction(schedule, prediction)
     return PREDICTIONS[prediction].to_x_start(schedule, x_t, t, answer)
@@ -157,10 +138,7 @@ def predict_x_start(
 def predict_from_x_start(
     schedule: NoiseSchedule, x_t: Any, t: Any, x_start: Any, prediction: str = "noise"
 ) -> Any:
-    """Work out which prediction a clean image implies: the inverse of :func:`predict_x_start`.
-
-    The shapes, the names and the errors are those of :func:`predict_x_start`.
-    """
+    """Work out which answer a clean image implies: the inverse of :func:`predict_x_start`."""
     check_prediction(schedule, prediction)
     noise = predict_noise_from_x_start(schedule, x_t, t, x_start)
     return PREDICTIONS[prediction].target(schedule, as_float32(x_start), noise, x_t, t)
@@ -169,22 +147,22 @@ def predict_from_x_start(
 def check_prediction(schedule: NoiseSchedule, prediction: str) -> None:
     """Refuse an unknown prediction, and one that would divide by (almost) nothing in float32.
 
-    Raises:
-        ValueError: naming the step, the reason and the remedy.
+    Raises ValueError naming the step, the reason and the remedy.
     """
     if prediction not in PREDICTIONS:
         raise ValueError(f"prediction = {prediction!r} must be one of {PREDICTION_NAMES}.")
-    table = PREDICTIONS[prediction].divides_by
-    if table is None:
+    name = PREDICTIONS[prediction].divides_by
+    if name is None:
         return
-    gone = np.flatnonzero(getattr(schedule, table) < SMALLEST)
+    table = getattr(schedule, name)
+    gone = np.flatnonzero(table < SMALLEST)
     if gone.size:
         raise ValueError(
             f"prediction = {prediction!r} cannot be used with this schedule: the clean image is "
-            f"worked out by dividing by {table}, which at t = {gone[0]} of {len(schedule)} steps "
-            f"is {getattr(schedule, table)[gone[0]]:.2g}, too little for float32: nothing is left "
-            "of the image there, and the step back would be NaN. Predict 'x_start', or use a "
-            "schedule that adds less noise, such as make_betas('cosine', 1000)."
+            f"worked out by dividing by {name}, which at t = {gone[0]} of {len(schedule)} steps is "
+            f"{table[gone[0]]:.2g}, too little for float32: nothing is left of the image there, "
+            "and the step back would be NaN. Predict 'x_start', or use a schedule that adds less "
+            "noise, such as make_betas('cosine', 1000)."
         )
 
 
@@ -213,22 +191,16 @@ def check_answer(answer: Any, x_t: Any) -> None:
 class Denoiser:
     """A network as a denoise function: asks it, and reads the clean image off its answer.
 
-    Attributes:
-        network: callable ``([x_t, t, *labels], training=False) -> answer``.
-        schedule: the noise schedule that it was trained on.
-        prediction: what it answers with, one of :data:`PREDICTIONS`.
-        variance: of a step back. For ``"learned"`` the answer has twice the channels, the second
-            half being the log variance.
-        clip: whether the clean image is held within [-1, 1], as images should be.
-
-    Raises ValueError for an unknown name, or a prediction that the schedule does not allow.
+    With a ``"learned"`` variance of the step back, the answer has twice the channels, the second
+    half being the log variance. Raises ValueError for an unknown name, or a prediction that the
+    schedule does not allow.
     """
 
-    network: Any
-    schedule: NoiseSchedule
-    prediction: str = "noise"
+    network: Any  # callable ([x_t, t, *labels], training=False) -> answer
+    schedule: NoiseSchedule  # the one that it was trained on
+    prediction: str = "noise"  # what it answers with, one of PREDICTIONS
     variance: str = "fixed_small"
-    clip: bool = True
+    clip: bool = True  # whether the clean image is held within [-1, 1], as images should be
 
     def __post_init__(self) -> None:
         check_prediction(self.schedule, self.prediction)

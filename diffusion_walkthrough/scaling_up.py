@@ -27,9 +27,7 @@ from diffusion_walkthrough.unet import EPSILON
 FLOAT16_MAX = 65_504.0
 FLOAT16_MIN = 2.0**-24
 
-# ---------------------------------------------------------------------------------------------
 # The attempt that never saw an epoch end.
-# ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -89,24 +87,16 @@ def at_side(parameters: UNetParameters, side: int) -> UNetParameters:
     return dataclasses.replace(parameters, image_size=side, attention_sizes=kept)
 
 
-# ---------------------------------------------------------------------------------------------
 # Its attention in float16, with each cure a switch.
-# ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class HalfPrecisionAttention:
-    """What attention came to in float16.
+    """What attention came to in float16: three arrays ``(batch, pixels, pixels)``."""
 
-    Attributes:
-        exact_scores: q·k as it should have been, computed in float32, ``(batch, pixels, pixels)``.
-        scores: the same in float16.
-        weights: their softmax; NaN all along each row of scores that holds +∞.
-    """
-
-    exact_scores: NDArray[np.float32]
-    scores: NDArray[np.float16]
-    weights: NDArray[Any]
+    exact_scores: NDArray[np.float32]  # q·k as it should have been, computed in float32
+    scores: NDArray[np.float16]  # the same in float16
+    weights: NDArray[Any]  # their softmax; NaN all along each row of scores that holds +∞
 
     @property
     def largest_score(self) -> float:
@@ -214,9 +204,7 @@ def _half_normalize(x: Any, groups: int | None) -> Any:
     return ops.cast(ops.reshape(grouped, (batch, height, width, channels)), "float16")
 
 
-# ---------------------------------------------------------------------------------------------
 # Gradients in float16.
-# ---------------------------------------------------------------------------------------------
 
 
 def float16_gradients(
@@ -227,10 +215,8 @@ def float16_gradients(
     The loss is the mean of the squared errors over all N numbers of a batch, so that each has only
     one N-th of a say.
 
-    Args:
-        errors: guess minus truth, any shape; a part of the batch is enough.
-        numbers: N, how many numbers the whole batch has.
-        loss_scale: what the loss is multiplied with.
+    ``errors`` are guess minus truth, of any shape; a part of the batch is enough. ``numbers`` is N,
+    and ``loss_scale`` what the loss is multiplied with.
     """
     return (2 * loss_scale / numbers * np.asarray(errors, dtype=np.float64)).astype(np.float16)
 

@@ -76,10 +76,6 @@ class Questions(QuestionSet):
         """How many batches an epoch has."""
         return self.steps
 
-    def __getitem__(self, number: int) -> tuple[Any, ...]:
-        """Batch ``number`` of the present epoch."""
-        return self.batch(self.epoch, number)
-
     def batch(self, epoch: int, number: int) -> tuple[Any, ...]:
         """What the network is shown, what was done to the images, and their weights if any."""
         round_, place = divmod(epoch * self.steps + number, self.batches)
@@ -218,7 +214,10 @@ def learning_rate_schedule(parameters: TrainingParameters) -> Any:
 
 
 def make_optimizer(parameters: TrainingParameters) -> keras.optimizers.Optimizer:
-    """Build the paper's optimizer (appendix B): Adam with warm-up, clipping, averaged weights."""
+    """Build the original's optimizer: Adam and averaged weights (appendix B), warm-up, clipping.
+
+    The last two are not in the paper, only in its program (``scripts/run_cifar.py``).
+    """
     return AveragingAdam(
         learning_rate_schedule(parameters),
         epsilon=1e-8,

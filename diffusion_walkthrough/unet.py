@@ -32,11 +32,7 @@ def fan_avg_initializer(scale: float = 1.0) -> keras.initializers.Initializer:
 
 
 def conv(
-    width: int,
-    kernel_size: int = 3,
-    strides: int = 1,
-    scale: float = 1.0,
-    name: str | None = None,
+    width: int, kernel_size: int = 3, strides: int = 1, scale: float = 1.0, name: str | None = None
 ) -> Any:
     """A convolution that keeps the image size, or halves it with ``strides=2``."""
     initializer = fan_avg_initializer(scale)
@@ -46,8 +42,17 @@ def conv(
 
 
 def dense(width: int, scale: float = 1.0, name: str | None = None) -> Any:
-    """A fully connected layer on the last axis; on images, a 1×1 convolution."""
+    """A fully connected layer."""
     return layers.Dense(width, kernel_initializer=fan_avg_initializer(scale), name=name)
+
+
+def on_each_pixel(x: Any, width: int, scale: float = 1.0, name: str | None = None) -> Any:
+    """The same fully connected layer on every pixel, ``(batch, …, channels)``: a 1×1 convolution.
+
+    All pixels of all images are the rows of one matrix, which is multiplied once.
+    """
+    rows = dense(width, scale, name)(ops.reshape(x, (-1, x.shape[-1])))
+    return ops.reshape(rows, (-1, *x.shape[1:-1], width))
 
 
 def normalize(x: Any, groups: int, name: str | None = None) -> Any:
@@ -71,13 +76,7 @@ def _within(block: str | None, layer: str) -> str | None:
 def timestep_embedding(t: Any, width: int) -> Any:
     """Turn step numbers into waves: [sin(t ω_k), cos(t ω_k)] with ω from 1 down to 1/10,000.
 
-    Args:
-        t: step numbers, real ones too, shape ``(batch,)``.
-        width: size of the embedding, an even number of at least 4.
-
-    Returns:
-        float32 tensor of shape ``(batch, width)``, values in [-1, 1].
-
+    Step numbers ``(batch,)``, real ones too, become float32 ``(batch, width)``, values in [-1, 1].
     Raises ValueError for a ``width`` that is odd or below 4.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762) §3.5, in the variant of the original DDPM code.
@@ -134,16 +133,15 @@ def residual_block(
         h = layers.Dropout(dropout, name=_within(name, "dropout"))(h)
     h = conv(width, scale=ALMOST_ZERO, name=_within(name, "conv_2"))(h)
     if x.shape[-1] != width:
-        x = dense(width, name=_within(name, "shortcut"))(x)
+        x = on_each_pixel(x, width, name=_within(name, "shortcut"))
     return x + h
 
 
 def attention_weights(queries: Any, keys: Any) -> Any:
     """Say how much each pixel looks at each other one: softmax(q·k / √C).
 
-    Args:
-        queries: what each pixel looks for, ``(batch, pixels, channels)``.
-        keys: what each pixel offers, same shape.
+    Queries, what each pixel looks for, and keys, what each offers, are ``(batch, pixels,
+    channels)``.
 
     Returns:
         ``(batch, pixels, pixels)``, float32 also under mixed precision; ``[b, i, j]`` is how much
@@ -159,25 +157,20 @@ def attention_weights(queries: Any, keys: Any) -> Any:
 def attention_block(x: Any, groups: int = 32, name: str | None = None) -> Any:
     """Let every pixel look at every other: softmax(q·k / √C) v, added to its input.
 
-    Args:
-        x: ``(batch, height, width, channels)``.
-        groups: groups of the normalization.
-        name: what the names of its layers begin with; None leaves naming to Keras.
-
-    Returns:
-        Same shape as ``x``; at first exactly ``x``.
+    The result has the shape of ``x``, and is at first exactly ``x``. ``groups`` are those of the
+    normalization; ``name`` is what the names of its layers begin with.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), Eq. 1, with a single head.
     """
     _, height, width, channels = x.shape
     normalized = normalize(x, groups, _within(name, "norm"))
     pixels = ops.reshape(normalized, (-1, height * width, channels))
-    queries = dense(channels, name=_within(name, "query"))(pixels)
-    keys = dense(channels, name=_within(name, "key"))(pixels)
-    values = dense(channels, name=_within(name, "value"))(pixels)
+    queries = on_each_pixel(pixels, channels, name=_within(name, "query"))
+    keys = on_each_pixel(pixels, channels, name=_within(name, "key"))
+    values = on_each_pixel(pixels, channels, name=_within(name, "value"))
     weights = ops.cast(attention_weights(queries, keys), values.dtype)
     attended = ops.matmul(weights, values)
-    result = dense(channels, scale=ALMOST_ZERO, name=_within(name, "out"))(attended)
+    result = on_each_pixel(attended, channels, ALMOST_ZERO, _within(name, "out"))
     return x + ops.reshape(result, (-1, height, width, channels))
 
 

@@ -24,6 +24,8 @@ def pocket_network(parameters: DiffusionParameters = TINY, width: int = 16) -> k
         t = keras.Input((), name="t")
         row = layers.Embedding(parameters.schedule.timesteps, width, name="row")(t)
         h = layers.Dense(width, name="in")(layers.Flatten()(x_t)) + row
+        if parameters.unet.dropout:
+            h = layers.Dropout(parameters.unet.dropout)(h)
         channels = parameters.unet.channels * (2 if parameters.variance == "learned" else 1)
         size = parameters.unet.image_size
         answer = layers.Dense(size * size * channels, name="out")(ops.silu(h))

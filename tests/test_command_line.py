@@ -309,15 +309,11 @@ def test_a_plan_is_that_of_the_planner(workshop, capsys):
         (["train", "--parameters", "nowhere.json", "--folder", "x"], "There is no file nowhere"),
         (["train", "--parameters", "digit", "--folder", "x"], "Did you mean 'digits'?"),
         (["plan", "--parameters", "zzz"], "none of digits, mnist, cifar10, celeba_hq_256"),
-        (["train", "--parameters", "digits", "--folder", "x", "--batch-size", "0"], "batch_size=0"),
-        (["train", "--parameters", "digits", "--folder", "x", "--epochs", "0"], "--epochs 0 must"),
-        (["evaluate", "--model", "digits", "-n", "-39"], "-n -39 must be at least 1"),
         (["train", "--parameters", "digits", "--folder", "~no_such_person/x"], "home directory"),
         (["train", "--parameters", "celeba_hq_256", "--folder", "x"], "--data with a folder"),
         (["train", "--parameters", "digits", "--folder", "x", "--data", "digit"], "Did you mean"),
         (["sample", "--model", "digit", "--out", "x.png"], "Did you mean 'digits'"),
         (["sample", "--model", "digits", "--out", "x.jpg"], "must end in .png"),
-        (["sample", "--model", "digits", "--out", "x.png", "-n", "0"], "at least 1"),
         (["evaluate", "--model", "digits", "--data", "nowhere.npz"], "There is no file or folder"),
     ],
 )
@@ -330,6 +326,25 @@ def test_an_error_is_one_line(words, message, capsys, monkeypatch, tmp_path):
     assert printed.count("\n") == 1
     with pytest.raises((ValueError, OSError, RuntimeError)):
         main([*words, "--traceback"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--batch-size", "0"], "--batch-size: 0 must be a whole number of at least 1"),
+        (["train", "--epochs", "0"], "--epochs: 0 must be"),
+        (["train", "--steps-per-epoch", "2.5"], "--steps-per-epoch: 2.5 must be"),
+        (["train", "--pictures-every", "0"], "--pictures-every: 0 must be"),
+        (["evaluate", "-n", "-39"], "-n/--n: -39 must be"),
+        (["sample", "--model", "digits", "--out", "x.png", "-n", "0"], "-n/--n: 0 must be"),
+        (["plan", "--images", "many"], "--images: many must be"),
+    ],
+)
+def test_numbers_of_things_are_at_least_1(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_words_that_are_not_known_end_with_the_same_code(capsys):

@@ -106,11 +106,11 @@ def test_shrinking_averages_instead_of_skipping_pixels(tmp_path):
         ({"name": "absent/pictures"}, FileNotFoundError, "no file or folder absent/pictures"),
         ({"name": "absent.npz"}, FileNotFoundError, "absent.npz"),
         ({"split": "valid"}, ValueError, "'train', 'test'"),
-        ({"split": None}, ValueError, "'train', 'test'"),
-        ({"image_size": 0}, ValueError, "1 to 4096"),
-        ({"image_size": 10**6}, ValueError, "1 to 4096"),
-        ({"image_size": 8.0}, TypeError, "int or None"),
-        ({"image_size": True}, TypeError, "int or None"),
+        ({"split": None}, TypeError, "'train', 'test'"),
+        ({"image_size": 0}, ValueError, "at least 1"),
+        ({"image_size": 10**6}, ValueError, "at most 4096"),
+        ({"image_size": 8.0}, TypeError, "Write image_size=8"),
+        ({"image_size": True}, TypeError, "a whole number"),
     ],
 )
 def test_wrong_arguments_are_refused_with_the_remedy(options, error, piece, tmp_path, monkeypatch):

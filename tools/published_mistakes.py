@@ -174,8 +174,8 @@ MISTAKES = (
         "average_shown_and_then_trained_on",
         "after a look at the averaged weights, training goes on from them",
         "engine.callbacks",
-        "                weight.assign(value)\n            self._own_weights = None",
-        "                pass\n            self._own_weights = None",
+        "                weight.assign(value)\n            self.own_weights = None",
+        "                pass\n            self.own_weights = None",
         (
             "engine/test_callbacks.py"
             "::test_training_goes_on_with_its_own_weights_while_others_see_the_average",

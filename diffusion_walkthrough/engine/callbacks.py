@@ -58,12 +58,8 @@ class AveragedWeights(keras.callbacks.Callback):
     def __init__(self) -> None:
         """Begin with the training's own weights in the model."""
         super().__init__()
-        self._own_weights: list[Any] | None = None
-
-    @property
-    def own_weights(self) -> list[Any] | None:
-        """The training's own weights, while the model shows the averages; else None."""
-        return self._own_weights
+        #: The training's own weights, while the model shows the averages; else None.
+        self.own_weights: list[Any] | None = None
 
     def _pairs(self) -> list[tuple[Any, Any]]:
         """Each weight that is trained, with its average; none before the first step."""
@@ -75,21 +71,17 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def show_average(self) -> None:
         """Put the averages into the model, and remember the training's own weights."""
-        if self._own_weights is None:
-            self._own_weights = [copied(weight) for weight, _ in self._pairs()]
-            self.keep_average()
-
-    def keep_average(self) -> None:
-        """Put the averages into the model."""
-        for weight, average in self._pairs():
-            weight.assign(copied(average))
+        if self.own_weights is None:
+            self.own_weights = [copied(weight) for weight, _ in self._pairs()]
+            for weight, average in self._pairs():
+                weight.assign(copied(average))
 
     def show_own(self) -> None:
         """Put the training's own weights back."""
-        if self._own_weights is not None:
-            for (weight, _), value in zip(self._pairs(), self._own_weights, strict=True):
+        if self.own_weights is not None:
+            for (weight, _), value in zip(self._pairs(), self.own_weights, strict=True):
                 weight.assign(value)
-            self._own_weights = None
+            self.own_weights = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Start a new average where the last ``fit`` has ended, from what the weights are now."""
@@ -101,7 +93,7 @@ class AveragedWeights(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         """Leave the averages in the model."""
         self.show_average()
-        self._own_weights = None
+        self.own_weights = None
         self.model.holds_average = True
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -150,13 +142,10 @@ class SampleHistory(keras.callbacks.Callback):
         """Plan when to draw.
 
         Args:
-            every: after how many epochs each time, at least 1.
+            every: after how many epochs each time, at least 1 (or a ValueError).
             n: how many images.
             seed: of the noise; the same each time, so that only the model changes.
             show: called with the number of finished epochs and the images, for a live view.
-
-        Raises:
-            ValueError: if ``every`` is less than 1.
         """
         super().__init__()
         if every < 1:

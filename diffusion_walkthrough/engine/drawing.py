@@ -41,14 +41,14 @@ class WalkNoise:
 
     def start(self, x_T: Any = None) -> Any:
         """``x_T`` if there is one, or else noise to start from; float32, of the shape."""
-        if x_T is not None and tuple(x_T.shape) != self.shape:
+        if x_T is None:
+            return self._normal(self.shared is not None)
+        if tuple(x_T.shape) != self.shape:
             raise ValueError(
                 f"x_T has shape {tuple(x_T.shape)}, but shape = {self.shape} is asked for; pass "
                 "shape=x_T.shape."
             )
-        if x_T is not None:
-            return ops.convert_to_tensor(x_T, dtype="float32")
-        return self._normal(self.shared is not None)
+        return ops.convert_to_tensor(x_T, dtype="float32")
 
     def strides(self) -> Iterator[tuple[int, Any]]:
         """The number of steps before each stride, and z of its steps, ``(steps, *shape)``."""
@@ -96,18 +96,14 @@ def steps_in_one_call(denoise: Any) -> Callable[..., Any] | None:
 
 
 class CompiledNetwork:
-    """A network that is called as before, ``([x_t, t, …]) -> answer``, but compiled; float32.
+    """A functional model, called as before, ``([x_t, t, …]) -> answer``, but compiled; float32.
 
     It is traced once for all batch sizes. On TensorFlow it is a ``tf.function``, on JAX
     ``jax.jit`` with the weights passed in; PyTorch runs it as it is, without gradients.
     """
 
     def __init__(self, network: keras.Model) -> None:
-        """Compile nothing yet: that is for the first call.
-
-        Args:
-            network: functional model from ``[x_t, t, …]`` to an answer.
-        """
+        """Compile nothing yet: that is for the first call."""
         self.network = network
         self.specs = [(tuple(x.shape[1:]), x.dtype) for x in network.inputs]
         self._ask: Callable[..., Any] | None = None
@@ -130,19 +126,15 @@ class CompiledNetwork:
         noise: Any,
         own: dict[str, Any],
     ) -> Any:
-        """Take a step for each of ``noise``; each kind of walk is compiled once.
+        """Take a step for each z of ``noise``; each kind of walk is compiled once.
 
         Args:
             step: a kind of step, ``step(denoise, schedule, x_t, t, s, z, **own) -> (x_s, x_0)``.
             denoise: a frozen dataclass that asks its ``network``, which is this one.
-            schedule: the noise schedule.
-            x: ``(batch, …)``.
+            schedule, own: what the step is called with.
+            x: ``(batch, …)``, as is the result.
             times: where the walk stands before each step, and after the last.
-            noise: z of each step, ``(steps, batch, …)``, at most ``STRIDE`` of them.
-            own: options of the step.
-
-        Returns:
-            x after the steps, same shape.
+            noise: ``(steps, batch, …)``, at most ``STRIDE`` of them.
         """
         key = (step, denoise, schedule, *sorted(own.items()))
         if key not in self._walks:
@@ -179,7 +171,7 @@ def compiled(
     network: keras.Model,
     specs: list[tuple[tuple[int | None, ...], str]],
 ) -> Callable[..., Any]:
-    """Compile a function of tensors that asks a network.
+    """Compile a function of tensors that asks a network, into one of the tensors alone.
 
     Args:
         function: called as ``function(apply, *tensors)``, where ``apply([x_t, t, …])`` is the
@@ -188,9 +180,6 @@ def compiled(
             themselves.
         network: the network.
         specs: shape without the first axis, which may be of any length, and type of each tensor.
-
-    Returns:
-        The same as a function of the tensors alone.
     """
     backend = keras.backend.backend()
     if backend == "jax":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -29,60 +29,43 @@ class QuestionSet(keras.utils.PyDataset):
         super().__init__()
         self.epoch, self.always_alike = 0, always_alike
 
+    def __getitem__(self, number: int) -> Any:
+        """Batch ``number`` of the present epoch; of several processes, this one's part of it."""
+        return own_part(self.batch(self.epoch, number))
+
     def on_epoch_end(self) -> None:
         """Let the next epoch have questions of its own."""
         self.epoch += not self.always_alike
 
 
-class Share(QuestionSet):
-    """The part of every batch that one of several processes is asked about.
-
-    Together they take the steps of one process, at the same size of the whole batch.
-    """
-
-    def __init__(self, questions: QuestionSet, number: int, processes: int) -> None:
-        """Take share ``number``, from 0, of as many as there are processes."""
-        super().__init__(questions.always_alike)
-        self.questions, self.number, self.processes = questions, number, processes
-
-    def __len__(self) -> int:
-        """How many batches an epoch has."""
-        return len(self.questions)
-
-    def __getitem__(self, number: int) -> Any:
-        """This process's part of the batch of that number.
-
-        Raises:
-            ValueError: if the batch cannot be divided evenly.
-        """
-        self.questions.epoch = self.epoch
-        return keras.tree.map_structure(self._part, self.questions[number])
-
-    def _part(self, whole: np.ndarray) -> np.ndarray:
-        if len(whole) % self.processes:
-            raise ValueError(
-                f"a batch of {len(whole)} images cannot be shared out evenly to {self.processes} "
-                f"processes. Choose a batch_size and a number of images that {self.processes} "
-                "divides."
-            )
-        size = len(whole) // self.processes
-        return whole[self.number * size : (self.number + 1) * size]
-
-    def on_epoch_end(self) -> None:
-        """Let the next epoch have questions of its own."""
-        super().on_epoch_end()
-        self.questions.on_epoch_end()
-
-
-def own_share(questions: QuestionSet) -> QuestionSet:
-    """This process's :class:`Share`, if ``keras.distribution`` has several of them train on JAX."""
+def process_count() -> int:
+    """Count the processes that train together on JAX (``keras.distribution``); else 1."""
     if keras.backend.backend() != "jax" or keras.distribution.distribution() is None:
-        return questions
+        return 1
     import jax
 
-    if jax.process_count() == 1:
-        return questions
-    return Share(questions, jax.process_index(), jax.process_count())
+    return jax.process_count()
+
+
+def own_part(batch: Any) -> Any:
+    """This process's part of a batch: together they take the steps of one process.
+
+    Raises ValueError if the batch cannot be divided evenly.
+    """
+    processes = process_count()
+    if processes == 1:
+        return batch
+    import jax
+
+    def part_of(whole: np.ndarray) -> np.ndarray:
+        if len(whole) % processes:
+            raise ValueError(
+                f"a batch of {len(whole)} images cannot be shared out evenly to {processes} "
+                f"processes. Choose a batch_size and a number of images that {processes} divides."
+            )
+        return np.split(whole, processes)[jax.process_index()]
+
+    return keras.tree.map_structure(part_of, batch)
 
 
 def as_data_set(questions: Any, epochs: int) -> Any:
@@ -91,37 +74,34 @@ def as_data_set(questions: Any, epochs: int) -> Any:
     A plain ``PyDataset`` is asked batch by batch by a thread of Python, for which a step of a small
     network has to wait. Here one call draws many, while those before them are trained on.
 
-    Args:
-        questions: a ``training.Questions``; its ``epoch`` is where the run begins.
-        epochs: how many epochs are to come.
-
-    Returns:
-        A ``tf.data.Dataset`` of all their batches, one epoch after the other.
+    Returns a ``tf.data.Dataset`` of all batches of so many epochs of a ``training.Questions``, one
+    after the other, from its ``epoch`` on.
     """
     import tensorflow as tf
 
-    example = questions[0]
-    flat = keras.tree.flatten(example)
-    chunks = _chunks(questions, epochs, sum(np.asarray(part).nbytes for part in flat))
+    example, first, steps = questions[0], questions.epoch, len(questions)
+    flat = [np.asarray(part) for part in keras.tree.flatten(example)]
+    at_once = max(1, CHUNK_BYTES // max(sum(part.nbytes for part in flat), 1))
+    chunks = [*itertools.product(range(first, first + epochs), range(0, steps, at_once))]
 
     def draw(place: Any) -> list[np.ndarray]:
-        epoch, numbers = chunks[int(place)]
-        batches = [keras.tree.flatten(questions.batch(epoch, n)) for n in numbers]
+        epoch, start = chunks[place]
+        numbers = range(start, min(start + at_once, steps))
+        batches = [keras.tree.flatten(questions.batch(epoch, number)) for number in numbers]
         sizes = np.array([len(batch[0]) for batch in batches], dtype="int64")
         return [sizes, *(np.concatenate(parts) for parts in zip(*batches, strict=True))]
 
     def load(place: Any) -> Any:
-        types = [tf.int64, *(tf.as_dtype(np.asarray(part).dtype) for part in flat)]
+        types = [tf.int64, *(part.dtype for part in flat)]
         sizes, *whole = tf.numpy_function(draw, [place], types, stateful=False)
-        for tensor, part in zip(whole, flat, strict=True):
-            tensor.set_shape((None, *np.shape(part)[1:]))
         sizes.set_shape((None,))
+        for tensor, part in zip(whole, flat, strict=True):
+            tensor.set_shape((None, *part.shape[1:]))
         return sizes, tuple(whole)
 
     def cut(sizes: Any, whole: Any) -> Any:  # back into batches
         ends = tf.cumsum(sizes)
-        parts = tf.data.Dataset.from_tensor_slices((ends - sizes, ends))
-        return parts.map(
+        return tf.data.Dataset.from_tensor_slices((ends - sizes, ends)).map(
             lambda start, end: keras.tree.pack_sequence_as(example, [x[start:end] for x in whole])
         )
 
@@ -130,14 +110,6 @@ def as_data_set(questions: Any, epochs: int) -> Any:
     options.threading.private_threadpool_size = 1
     data = tf.data.Dataset.range(len(chunks)).map(load).prefetch(1).flat_map(cut)
     return data.with_options(options)
-
-
-def _chunks(questions: Any, epochs: int, bytes_a_batch: int) -> list[tuple[int, range]]:
-    """Which batches are drawn together: of each epoch from the present one on, some numbers."""
-    steps, first = len(questions), questions.epoch
-    at_once = max(1, min(CHUNK_BYTES // max(bytes_a_batch, 1), steps))
-    starts = [(epoch, i) for epoch in range(epochs) for i in range(0, steps, at_once)]
-    return [(first + epoch, range(i, min(i + at_once, steps))) for epoch, i in starts]
 
 
 class QuestionsFromBatches(QuestionSet):
@@ -152,33 +124,38 @@ class QuestionsFromBatches(QuestionSet):
 
     def __init__(
         self,
-        batches: Iterable[Any],
+        batches: Any,
         about: Callable[..., Any],
         steps_per_epoch: int | None = None,
         always_alike: bool = False,
         **options: Any,
     ) -> None:
-        """Plan the questions.
+        """Plan the questions, and look at the first batch before a run begins.
 
         Args:
             batches: yields images ``(batch, height, width, channels)``, or tuples
-                ``(images, labels)`` and ``(images, labels, sample_weight)``.
-            about: checks images, labels and weights, all in NumPy, and makes questions of them:
-                ``DiffusionModel.questions``.
+                ``(images, labels)`` and ``(images, labels, sample_weight)``. A ``PyDataset`` is
+                asked for a batch by its number, all else is read in turn.
+            about: ``DiffusionModel.questions``: checks images, labels and weights, and makes
+                questions of them.
             steps_per_epoch: how many batches an epoch has; None asks the data set.
             always_alike: whether to ask the same in every epoch.
-            **options: as for ``training.Questions``. The size of the batches and their order are
-                the data set's own affair.
+            **options: as for ``training.Questions``, but for the size and order of the batches.
 
-        Raises:
-            ValueError: if nobody says how many batches there are, or for what is wrong with the
-                first of them.
+        Raises ValueError if nobody says how many batches there are, or for what is wrong with the
+        first of them.
         """
         super().__init__(always_alike)
-        self.batches, self.about, self.options = batches, about, options
+        self.batches, self.about = batches, about
+        self.by_number = isinstance(batches, keras.utils.PyDataset)
         self.steps = steps_per_epoch or _count(batches)
+        told = {"steps_per_epoch": self.steps, "always_alike": always_alike, "shuffle": False}
+        self.options = {**options, **told}
         self._seen: dict[tuple[int, int], Any] = {}  # Keras peeks at the first before it begins
-        self._ask_at_once()
+        self._begin_again()
+        first = batches[0] if self.by_number else self._next()
+        self._questions_about(first)
+        self._iterator, self._at = itertools.chain([first], self._iterator), 0
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
@@ -187,58 +164,45 @@ class QuestionsFromBatches(QuestionSet):
     def __getitem__(self, number: int) -> Any:
         """The question about the batch of that number."""
         try:
-            return self._ask(number)
+            return own_part(self._questions_about(self._read(number)).batch(self.epoch, number))
         except ValueError as fault:
             self.fault = fault
             raise
 
-    def _ask(self, number: int) -> Any:
-        if (self.epoch, number) not in self._seen:
-            self._seen = {key: batch for key, batch in self._seen.items() if key[0] == self.epoch}
-            batch = self._read(number)
-            if number < PEEKED:
-                self._seen[self.epoch, number] = batch
-        else:
-            batch = self._seen[self.epoch, number]
-        images, labels, weights = _taken_apart(batch)
-        told = {"batch_size": max(len(images), 1), "shuffle": False, "steps_per_epoch": self.steps}
-        told = {**self.options, **told, "always_alike": self.always_alike}
-        return self.about(images, labels, weights, **told).batch(self.epoch, number)
-
-    def _ask_at_once(self) -> None:
-        """Ask about the first batch, so that what is wrong with it is said before a run begins."""
-        told = {**self.options, "batch_size": 1, "shuffle": False}
-        if isinstance(self.batches, keras.utils.PyDataset):
-            self.about(*_taken_apart(self.batches[0]), **told)
-            return
-        self._begin_again()
-        first = self._next()
-        self.about(*_taken_apart(first), **told)
-        self._iterator, self._at = itertools.chain([first], self._iterator), 0
+    def _questions_about(self, batch: Any) -> Any:
+        images, labels, weights = taken_apart(batch)
+        told = {**self.options, "batch_size": max(len(images), 1)}
+        return self.about(images, labels, weights, **told)
 
     def _read(self, number: int) -> Any:
         """The batch of that number; in training, of a data set that is read in turn, the next."""
-        if isinstance(self.batches, keras.utils.PyDataset):
+        if self.by_number:
             return self.batches[number]
+        if (self.epoch, number) in self._seen:
+            return self._seen[self.epoch, number]
         if self.always_alike and number != self._at:
             self._begin_again()
             for _ in range(number):
                 self._next()
-        return self._next()
+        batch = self._next()
+        if number == 0:
+            self._seen = {}
+        if number < PEEKED:
+            self._seen[self.epoch, number] = batch
+        return batch
 
     def _next(self) -> Any:
-        for _ in range(2):
-            try:
-                batch = next(self._iterator)
-            except StopIteration:
-                self._begin_again()
-                continue
-            self._at += 1
-            return batch
-        raise ValueError(
-            "the data set has no more batches: it can be read only once. Pass one that can be read "
-            "again, such as a tf.data.Dataset or a keras.utils.PyDataset, or images in one array."
-        )
+        batch = next(self._iterator, None)
+        if batch is None:
+            self._begin_again()
+            batch = next(self._iterator, None)
+        if batch is None:
+            raise ValueError(
+                "the data set has no more batches: it can be read only once. Pass one that can be "
+                "read again, a tf.data.Dataset or a keras.utils.PyDataset, or images in one array."
+            )
+        self._at += 1
+        return batch
 
     def _begin_again(self) -> None:
         self._iterator, self._at = iter(self.batches), 0
@@ -246,7 +210,7 @@ class QuestionsFromBatches(QuestionSet):
     def on_epoch_end(self) -> None:
         """Let the next epoch have questions of its own, and perhaps another order."""
         super().on_epoch_end()
-        if isinstance(self.batches, keras.utils.PyDataset):
+        if self.by_number and not self.always_alike:
             self.batches.on_epoch_end()
 
 
@@ -260,9 +224,8 @@ def _count(batches: Any) -> int:
         ) from error
 
 
-def _taken_apart(batch: Any) -> tuple[Any, Any, Any]:
-    """A batch as images, labels and weights, in NumPy; None for what it does not have."""
+def taken_apart(batch: Any) -> tuple[Any, Any, Any]:
+    """Images, labels and weights of what Keras takes as a batch or as ``validation_data``."""
     parts = [*batch] if isinstance(batch, (tuple, list)) else [batch]
-    arrays = [None if p is None else keras.ops.convert_to_numpy(p) for p in parts]
-    images, labels, weights = [*arrays, None, None, None][:3]
+    images, labels, weights = [*parts, None, None][:3]
     return images, labels, weights

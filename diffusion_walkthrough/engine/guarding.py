@@ -19,9 +19,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from diffusion_walkthrough.engine.feeding import process_count
 from diffusion_walkthrough.engine.optimizer import bare_optimizer
 
 _SLOWER = "Try a lower learning_rate, more warmup_steps or a smaller gradient_clip."
+_FLOAT16 = (
+    "float16 ends at 65,504: try TrainingParameters(precision='mixed_bfloat16'), which ends where "
+    "float32 does, or a lower learning_rate."
+)
 
 
 class TrainingGuard(keras.callbacks.Callback):
@@ -37,14 +42,7 @@ class TrainingGuard(keras.callbacks.Callback):
     """
 
     def __init__(self, every: float = 1.0) -> None:
-        """Plan when to look.
-
-        Args:
-            every: seconds between two looks; 0 looks after every step.
-
-        Raises:
-            ValueError: if ``every`` is negative.
-        """
+        """Plan a look every so many seconds; 0 looks after every step, less is a ValueError."""
         super().__init__()
         if not every >= 0:
             raise ValueError(f"every = {every} seconds must be at least 0. Use for example 1.")
@@ -71,11 +69,7 @@ class TrainingGuard(keras.callbacks.Callback):
         self.look(logs=logs)
 
     def look(self, batch: int | None = None, logs: Any = None) -> None:
-        """Raise if a step has gone wrong since the epoch began.
-
-        Raises:
-            FloatingPointError: if anything was NaN or infinite.
-        """
+        """Raise FloatingPointError if anything was NaN or infinite since the epoch began."""
         optimizer = self.model.optimizer
         tally = getattr(bare_optimizer(optimizer), "tally", None)
         if tally is not None and (counts := ops.convert_to_numpy(tally))[2] > 0:
@@ -97,14 +91,13 @@ class TrainingGuard(keras.callbacks.Callback):
         if weight := _first_bad(self.model.weights, self.model.weights):
             raise FloatingPointError(
                 f"{where}: the weight {weight} is NaN or infinite, and so is everything after it. "
-                "Load the last checkpoint, and go on from it with a lower learning_rate, more "
-                "warmup_steps or a smaller gradient_clip."
+                f"Load the last checkpoint, and go on from it. {_SLOWER}"
             )
-        batch, parts = getattr(self.questions, "batch", None), getattr(self.model, "parts", 1)
-        if step is not None and batch is not None:
-            first = (step - 1) * parts - self._parts_before
-            for number in range(max(first, 0), first + parts):
-                if words := self._fault_of(*batch(self._asked, number)):
+        can_be_repeated = hasattr(self.questions, "batch") and process_count() == 1
+        if step is not None and can_be_repeated:
+            first = (step - 1) * self.model.parts - self._parts_before
+            for number in range(max(first, 0), first + self.model.parts):
+                if words := self._fault_of(*self.questions.batch(self._asked, number)):
                     raise FloatingPointError(f"{where}: {words}")
         raise FloatingPointError(
             f"{where}: the answer, the loss or a gradient was NaN or infinite. {self._remedy()}"
@@ -138,12 +131,7 @@ class TrainingGuard(keras.callbacks.Callback):
         return path and f"the loss is finite, the gradient of {path} is not. {self._remedy()}"
 
     def _remedy(self) -> str:
-        if self.model.network.compute_dtype == "float16":
-            return (
-                "float16 ends at 65,504: try TrainingParameters(precision='mixed_bfloat16'), "
-                "which ends where float32 does, or a lower learning_rate."
-            )
-        return _SLOWER
+        return _FLOAT16 if self.model.network.compute_dtype == "float16" else _SLOWER
 
 
 def _first_bad(variables: Iterable[Any], values: Iterable[Any]) -> str | None:

@@ -52,8 +52,7 @@ class AveragingAdam(keras.optimizers.Optimizer):
             clip: the largest global norm of a gradient; None for no clipping.
             momentum: how much of the averaged weights stays in the long run; None for no average.
             parts: how many calls make a step.
-            name: of the optimizer.
-            **options: as for ``keras.optimizers.Optimizer``.
+            name, **options: as for ``keras.optimizers.Optimizer``.
         """
         super().__init__(learning_rate=learning_rate, name=name, **options)
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
@@ -66,9 +65,7 @@ class AveragingAdam(keras.optimizers.Optimizer):
             return
         super().build(variables)
         trained = list(variables)
-        self._trained = lambda: (
-            trained
-        )  # a list would be taken for variables of the optimizer's own
+        self._trained = lambda: trained  # Keras would take a list for the optimizer's own
         self.means = [self.add_variable_from_reference(v, "mean") for v in variables]
         self.squares = [self.add_variable_from_reference(v, "square") for v in variables]
         self.tally = self.add_variable((4,), dtype="float32", name="tally", initializer="zeros")
@@ -106,6 +103,10 @@ class AveragingAdam(keras.optimizers.Optimizer):
         self.tally.assign(ops.concatenate([before[:3] + added, first[None]]))
         scale = 1.0 if self.clip is None else self.clip / ops.maximum(norm, self.clip)
         scale = ops.where(self._is_good, scale, 0.0)
+        # Without gradients, Adam would still move on with the mean of the earlier ones. Where β₂ⁿ
+        # is set to 1, the rate below is 0.
+        powers = ops.power(self.beta_1, step), ops.power(self.beta_2, step)
+        self._powers = powers[0], ops.where(self._is_good, powers[1], 1.0)
         super().apply([_scaled(g, scale) for g in grads], variables)
         self._move_averages(variables)
 
@@ -119,44 +120,29 @@ class AveragingAdam(keras.optimizers.Optimizer):
             self.assign(average, m * average + (1.0 - m) * weight)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Change one weight (Kingma and Ba 2015, arXiv 1412.6980, section 2, last remark).
-
-        In a step that is skipped the rate is 0: without gradients, Adam would still move on with
-        the mean of the earlier ones.
-        """
+        """Change one weight (Kingma and Ba 2015, arXiv 1412.6980, section 2, last remark)."""
         at = self._get_variable_index(variable)
-        mean, square = self.means[at], self.squares[at]
-        rate = ops.where(self._is_good, ops.cast(learning_rate, "float32"), 0.0)
-        if keras.backend.backend() == "tensorflow":
-            self._update_in_one_operation(variable, mean, square, gradient, rate)
+        mean, square, (power_1, power_2) = self.means[at], self.squares[at], self._powers
+        if keras.backend.backend() == "tensorflow":  # the formula below, as one operation of ten
+            import tensorflow as tf
+
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle,
+                m=mean.value.handle,
+                v=square.value.handle,
+                beta1_power=tf.cast(power_1, variable.dtype),
+                beta2_power=tf.cast(power_2, variable.dtype),
+                lr=tf.cast(learning_rate, variable.dtype),
+                beta1=self.beta_1,
+                beta2=self.beta_2,
+                epsilon=self.epsilon,
+                grad=tf.cast(gradient, variable.dtype),
+            )
             return
-        step = ops.cast(self.iterations + 1, "float32")
         mean.assign(mean + (gradient - mean) * (1 - self.beta_1))
         square.assign(square + (ops.square(gradient) - square) * (1 - self.beta_2))
-        rate = (
-            rate * ops.sqrt(1 - ops.power(self.beta_2, step)) / (1 - ops.power(self.beta_1, step))
-        )
+        rate = learning_rate * ops.sqrt(1 - power_2) / (1 - power_1)
         self.assign_sub(variable, rate * mean / (ops.sqrt(square) + self.epsilon))
-
-    def _update_in_one_operation(
-        self, variable: Any, mean: Any, square: Any, gradient: Any, rate: Any
-    ) -> None:
-        """The same on TensorFlow, where the plain formula is ten operations for each weight."""
-        import tensorflow as tf
-
-        step = tf.cast(self.iterations + 1, variable.dtype)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=mean.value.handle,
-            v=square.value.handle,
-            beta1_power=tf.pow(tf.constant(self.beta_1, variable.dtype), step),
-            beta2_power=tf.pow(tf.constant(self.beta_2, variable.dtype), step),
-            lr=rate,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=tf.cast(gradient, variable.dtype),
-        )
 
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to build the optimizer again."""
@@ -233,26 +219,18 @@ def _mean_over_replicas(grads: list[Any]) -> list[Any]:
         return grads
     import tensorflow as tf
 
-    context = tf.distribute.get_replica_context()
-    if context is None:  # outside a step there is nothing to add up
-        return grads
-    return list(context.all_reduce(tf.distribute.ReduceOp.MEAN, grads))
+    context = tf.distribute.get_replica_context()  # None outside a step: nothing to add up there
+    return list(context.all_reduce(tf.distribute.ReduceOp.MEAN, grads)) if context else grads
 
 
 def moving_average(values: np.ndarray, momentum: ArrayLike) -> np.ndarray:
     """Average one weight as the optimizer does: begin with its first value, then keep a share.
 
-    Args:
-        values: after each step, ``(steps,)``.
-        momentum: the share of the old average that a step keeps: one number for all steps, or
-            ``(steps,)``, the first of which counts for nothing.
-
-    Returns:
-        The average after each step, ``(steps,)``.
+    ``values`` after each step, ``(steps,)``, become the averages after each. The share of the old
+    average that a step keeps, ``momentum``, is a number, or ``(steps,)`` with one for each.
     """
-    momenta = np.broadcast_to(np.asarray(momentum, dtype=np.float64), values.shape)
-    average = np.empty_like(values)
-    average[0] = values[0]
+    momenta = np.broadcast_to(momentum, values.shape)
+    average = np.array(values)
     for i in range(1, len(values)):
         average[i] = momenta[i] * average[i - 1] + (1 - momenta[i]) * values[i]
     return average

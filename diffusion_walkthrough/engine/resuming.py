@@ -70,15 +70,10 @@ class ResumeTraining(keras.callbacks.Callback):
     """
 
     def __init__(self, folder: str | os.PathLike[str], every_epochs: int = 1) -> None:
-        """Plan when to save; the end of the run is saved in any case.
+        """Plan when to save: after every so many epochs, at least 1, and at the end of the run.
 
-        Args:
-            folder: where the checkpoints of this one run lie; made if it is not there. The last
-                two are kept.
-            every_epochs: after how many epochs each time.
-
-        Raises:
-            ValueError: if ``every_epochs`` is below 1.
+        The last two checkpoints of this one run are kept in ``folder``, which is made if it is not
+        there. Raises ValueError if ``every_epochs`` is below 1.
         """
         super().__init__()
         if every_epochs < 1:
@@ -94,13 +89,8 @@ class ResumeTraining(keras.callbacks.Callback):
     ) -> Iterator[keras.callbacks.History | None]:
         """Restore the newest checkpoint, if any, for the time of a run. ``fit`` calls this.
 
-        Args:
-            model: the model to be trained, compiled.
-            questions: those that it will be asked.
-            options: those of ``fit``; ``initial_epoch`` becomes the number of epochs already done.
-
-        Yields:
-            The history of a run that has ended, for ``fit`` to return; None while epochs are left.
+        The ``initial_epoch`` of its options becomes the number of epochs already done. What is
+        handed out is the history of a run that has ended, or None while epochs are left.
 
         Raises:
             ValueError: if the checkpoint belongs to another run, or all of them are damaged.
@@ -123,12 +113,20 @@ class ResumeTraining(keras.callbacks.Callback):
                 self._save(model, len(model.history.epoch), self._own)
 
     def _restored(self, found: Checkpoint, model: Any, options: dict[str, Any]) -> bool:
-        """Bring weights, optimizer and history back; whether the run has ended."""
+        """Bring weights, optimizer and history back; whether the run has ended.
+
+        For a longer run, the weights become those that training stood at, not their averages.
+        """
         _check_same_run(found, self._run)
         about = found.about
         done = about["planned"] if about["stopped"] else about["epoch"]
         ended = done >= options["epochs"]
-        _restore(found, model, ended)
+        with np.load(found.path, allow_pickle=False) as file:
+            for name, variable in _variables(model).items():
+                variable.assign(file[name])
+            if not ended and "own/00000" in file:
+                for i, variable in enumerate(model.trainable_variables):
+                    variable.assign(file[f"own/{i:05d}"])
         model.epochs_asked, model.holds_average = about["asked"], ended
         options["initial_epoch"] = about["epoch"]
         self._past = about["history"]["epoch"], about["history"]["logs"]
@@ -158,8 +156,7 @@ class ResumeTraining(keras.callbacks.Callback):
         trained = [ops.convert_to_numpy(weight) for weight in self.model.trainable_variables]
         self._own = (self._averaged and self._averaged.own_weights) or trained
 
-    def _save(self, model: Any, epoch: int, own: list[np.ndarray] | None = None) -> None:
-        groups = {**_variables(model), "own": own or []}
+    def _save(self, model: Any, epoch: int, own: Iterable[Any] = ()) -> None:
         about = {
             "format": FILE_FORMAT,
             "version": FILE_VERSION,
@@ -170,11 +167,8 @@ class ResumeTraining(keras.callbacks.Callback):
             "run": self._run,
             "history": {"epoch": model.history.epoch, "logs": model.history.history},
         }
-        arrays = (
-            (f"{name}/{i:05d}", ops.convert_to_numpy(variable))
-            for name, group in groups.items()
-            for i, variable in enumerate(group)
-        )
+        values = {**_variables(model), **{f"own/{i:05d}": value for i, value in enumerate(own)}}
+        arrays = ((name, ops.convert_to_numpy(value)) for name, value in values.items())
         write_checkpoint(self.folder / f"checkpoint-{epoch:06d}.npz", about, arrays)
 
 
@@ -197,9 +191,9 @@ def _description(model: Any, questions: Any) -> dict[str, Any]:
             value, name = zlib.crc32(shown.tobytes()), f"checksum of some of the {name}"
         about[name.replace("_", " ")] = value
     about["steps per epoch"] = len(questions)
-    for group, variables in _variables(model).items():
-        for i, variable in enumerate(variables):
-            about[f"variable {i} of the {group}"] = [*variable.shape, str(variable.dtype)]
+    for name, variable in _variables(model).items():
+        group, number = name.split("/")
+        about[f"variable {int(number)} of the {group}"] = [*variable.shape, str(variable.dtype)]
     return json.loads(json.dumps(about, default=str))
 
 
@@ -209,7 +203,7 @@ def _check_same_run(found: Checkpoint, run: dict[str, Any]) -> None:
     # Parameters that were added later have a meaning in the files of before, too.
     before["parameters"] = DiffusionParameters.from_dict(before["parameters"], version=1).to_dict()
     old, new = _flat(before), _flat(run)
-    for name in [*old, *(name for name in new if name not in old)]:
+    for name in old | new:
         if old.get(name) != new.get(name):
             raise ValueError(
                 f"{found.path} belongs to another run: {name} was {old.get(name)!r} there and is "
@@ -226,20 +220,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return {prefix + name: value for name, value in flat.items()}
 
 
-def _variables(model: Any) -> dict[str, list[Any]]:
-    """All that changes in training; the model's own include the random states of dropout."""
-    return {"model": list(model.variables), "optimizer": list(model.optimizer.variables)}
-
-
-def _restore(found: Checkpoint, model: Any, ended: bool) -> None:
-    """Put back what a run has left; or, for a longer one, what its training stood at."""
-    with np.load(found.path, allow_pickle=False) as file:
-        for name, variables in _variables(model).items():
-            for i, variable in enumerate(variables):
-                variable.assign(file[f"{name}/{i:05d}"])
-        if not ended and "own/00000" in file:
-            for i, variable in enumerate(model.trainable_variables):
-                variable.assign(file[f"own/{i:05d}"])
+def _variables(model: Any) -> dict[str, Any]:
+    """All that changes in training, by names; the model's own include dropout's random states."""
+    groups = {"model": model.variables, "optimizer": model.optimizer.variables}
+    return {f"{group}/{i:05d}": v for group, found in groups.items() for i, v in enumerate(found)}
 
 
 # Checkpoints on disk --------------------------------------------------------------------------
@@ -250,10 +234,8 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint so that it is there whole or not at all, and remove all but the last two.
 
-    Arrays come with their names one after the other: a large model is not copied at once.
-
-    Raises:
-        OSError: if the disk refuses; the earlier checkpoints are still there.
+    Arrays come with their names one after the other: a large model is not copied at once. Raises
+    OSError if the disk refuses; the earlier checkpoints are still there.
     """
     try:
         with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -280,10 +262,7 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint | None:
     """Find the newest checkpoint that is whole; None if there is none at all.
 
     A damaged one is set aside (its name then ends in ``.damaged``), with a warning that names it.
-
-    Raises:
-        ValueError: if there are checkpoints and all are damaged, or the newest one was written by
-            another version of this package.
+    Raises ValueError if all are damaged, or if another version of this package wrote the newest.
     """
     damaged: list[tuple[Path, Exception]] = []
     for path in _checkpoints(Path(folder).expanduser()):
@@ -293,7 +272,12 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint | None:
             damaged.append((path, error))
             continue
         _set_aside(damaged, path)
-        _check_version(path, about["version"])
+        if about["version"] != FILE_VERSION:
+            raise ValueError(
+                f"{path} was written by another version of this package (its format is number "
+                f"{about['version']}, this one's {FILE_VERSION}), which trains in another way. Go "
+                "on with that version, or choose another folder for a new run."
+            )
         return Checkpoint(path, about)
     if damaged:
         path, reason = damaged[0]
@@ -323,12 +307,3 @@ def _read_about(path: Path) -> dict[str, Any]:
     if about["format"] != FILE_FORMAT:
         raise ValueError(f"it does not say that its format is {FILE_FORMAT}")
     return about
-
-
-def _check_version(path: Path, version: int) -> None:
-    if version != FILE_VERSION:
-        raise ValueError(
-            f"{path} was written by another version of this package (its format is number "
-            f"{version}, this one's {FILE_VERSION}), which trains in another way. Go on with that "
-            "version, or choose another folder for a new run."
-        )

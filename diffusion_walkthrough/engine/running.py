@@ -21,7 +21,7 @@ from diffusion_walkthrough.engine.feeding import (
     QuestionSet,
     QuestionsFromBatches,
     as_data_set,
-    own_share,
+    taken_apart,
 )
 from diffusion_walkthrough.engine.guarding import TrainingGuard
 from diffusion_walkthrough.engine.optimizer import bare_optimizer, replica_count
@@ -32,6 +32,9 @@ from diffusion_walkthrough.parameters import DiffusionParameters
 
 class TrainedOnQuestions(keras.Model):
     """A Keras model that is trained on questions about images.
+
+    A model of this kind says itself what is asked, in ``questions(images, labels, weights,
+    **options)``, and marks the answers in ``compute_loss``.
 
     Attributes:
         diffusion_parameters: all that defines the model (``parameters`` alone is a method of
@@ -56,22 +59,10 @@ class TrainedOnQuestions(keras.Model):
         super().__init__(dtype=precision, **options)  # in float16, Keras scales the loss
         self.autocast = False  # or Keras rounds images and steps to 16 bits before call sees them
         self.diffusion_parameters, self.epochs_asked = parameters, epochs_asked
-        self.seed = _seed_of_keras() if seed is None else seed
+        if seed is None:  # one that follows keras.utils.set_random_seed, as each layer's does
+            seed = int(ops.convert_to_numpy(keras.random.SeedGenerator().state)[0])
+        self.seed = seed
         self.built = True  # the network has its weights from the start
-
-    def questions(
-        self, images: Any, labels: Any = None, weights: Any = None, **options: Any
-    ) -> QuestionSet:
-        """Make images, once checked, into questions: what a model of this kind says itself."""
-        raise NotImplementedError
-
-    def questions_about(
-        self, x: Any, labels: Any = None, weights: Any = None, **options: Any
-    ) -> QuestionSet:
-        """Make questions of images in one array, or of a data set that yields batches of them."""
-        if is_array(x):
-            return own_share(self.questions(x, labels, weights, **options))
-        return own_share(QuestionsFromBatches(x, self.questions, **options))
 
     def shape_of(self, n: int) -> tuple[int, ...]:
         """The shape of ``n`` images, ``(n, height, width, channels)``.
@@ -86,12 +77,24 @@ class TrainedOnQuestions(keras.Model):
         return (n, *self.diffusion_parameters.unet.image_shape)
 
     def checked(self, images: Any, labels: Any = None, weights: Any = None) -> tuple[Any, ...]:
-        """Images, labels and weights as NumPy arrays that fit the network, or a ValueError.
+        """Images, labels and weights, if there are any, as NumPy arrays that fit the network.
 
-        Labels are None for a network that takes none.
+        Labels become None for a network that takes none.
+
+        Raises:
+            ValueError: if the images are not ``(n, height, width, channels)`` of the network's
+                size, or do not lie in [-1, 1]; or if there is not one label, or one weight, each.
         """
-        shape = self.diffusion_parameters.unet.image_shape
-        images, labels, weights = checked(shape, images, labels, weights)
+        images, shape = _as_images(images), self.diffusion_parameters.unet.image_shape
+        if images.shape[1:] != shape:
+            raise ValueError(
+                f"images have shape {images.shape}; this model needs (n, {shape[0]}, {shape[1]}, "
+                f"{shape[2]}). load_images(…, image_size={shape[0]}) resizes, or build a model "
+                "with other UNetParameters."
+            )
+        check_image_range(images)
+        labels = _one_each("labels", labels, images, "int32")
+        weights = _one_each("weights", weights, images, "float32")
         return images, labels if len(self.network.inputs) > 2 else None, weights
 
     def get_config(self) -> dict[str, Any]:
@@ -101,15 +104,10 @@ class TrainedOnQuestions(keras.Model):
         return {"parameters": parameters, **{name: getattr(self, name) for name in names}}
 
     def compile(self, optimizer: Any = None, **options: Any) -> None:
-        """Make ready for ``fit``.
+        """Make ready for ``fit``, with any Keras optimizer and options of ``keras.Model.compile``.
 
-        Args:
-            optimizer: any Keras optimizer.
-            **options: as for ``keras.Model.compile``. ``jit_compile`` is off on TensorFlow
-                unless asked for: on a CPU, XLA's convolutions are the slower ones.
-
-        Raises:
-            ValueError: for a loss or a metric of one's own, which would never be asked.
+        ``jit_compile`` is off on TensorFlow unless asked for: on a CPU, XLA's convolutions are the
+        slower ones. Raises ValueError for a loss or a metric, which would never be asked.
         """
         for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
             if options.get(name) is not None:
@@ -147,17 +145,38 @@ class TrainedOnQuestions(keras.Model):
         if not isinstance(x, QuestionSet):
             weights, steps = options.pop("sample_weight", None), options.pop("steps", None)
             x, y = self._held_out(x, y, weights, batch_size, steps), None
-        with _in_its_own_words(self, x):
+        with _left_in_order(self, [x]):
             return super().evaluate(x, y, **options)
 
     def _held_out(
-        self, images: Any, labels: Any, weights: Any, batch_size: int | None, steps: int | None
-    ) -> Any:
+        self, x: Any, labels: Any, weights: Any, batch_size: int | None, steps: int | None = None
+    ) -> QuestionSet:
+        alike: dict[str, Any] = {"shuffle": False, "always_alike": True, "steps_per_epoch": steps}
+        return self._asked(x, labels, weights, batch_size, **alike)
+
+    def _asked(
+        self, x: Any, labels: Any, weights: Any, batch_size: int | None, parts: int = 1, **told: Any
+    ) -> QuestionSet:
+        """Questions about images in one array, or about a data set that yields batches of them.
+
+        A step sees ``batch_size`` images, in so many parts; None takes the parameters' number.
+        """
         if batch_size is None:
             batch_size = self.diffusion_parameters.training.batch_size
-        _check_batch_size(batch_size)
-        told = {"batch_size": batch_size, "shuffle": False, "always_alike": True}
-        return self.questions_about(images, labels, weights, steps_per_epoch=steps, **told)
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise ValueError(
+                f"batch_size = {batch_size} must be a whole number of at least 1; without it, the "
+                "batch_size of the TrainingParameters is taken."
+            )
+        if batch_size % parts:
+            raise ValueError(
+                f"batch_size = {batch_size} cannot be divided into the {parts} parts that "
+                "gradient_accumulation_steps asks for. Use a multiple of it."
+            )
+        told["batch_size"] = batch_size // parts
+        if x is None or isinstance(x, (np.ndarray, list, tuple)) or ops.is_tensor(x):
+            return self.questions(x, labels, weights, **told)
+        return QuestionsFromBatches(x, self.questions, **told)
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, **options: Any
@@ -171,7 +190,7 @@ class TrainedOnQuestions(keras.Model):
         self, x: Any, y: Any = None, sample_weight: Any = None, **options: Any
     ) -> Any:
         """Measure the loss of a batch of clean images."""
-        asked = self._held_out(x, y, sample_weight, max(len(x), 1), None)
+        asked = self._held_out(x, y, sample_weight, max(len(x), 1))
         return super().test_on_batch(*asked[0], **options)
 
     def fit(
@@ -197,60 +216,47 @@ class TrainedOnQuestions(keras.Model):
         ends leaves the averaged ones. With :class:`ResumeTraining` among the callbacks, a run whose
         process was killed goes on.
 
-        Returns:
-            Keras's history: of each epoch the loss, the learning rate at its end, and the mean
-            global norm of the gradients before clipping.
-
-        Raises:
-            ValueError: if the images do not fit the network or do not lie in [-1, 1], or if the
-                run is over: its learning rate has fallen to 0.
+        Returns Keras's history: of each epoch the loss, the learning rate at its end, and the mean
+        global norm of the gradients before clipping. Raises ValueError if the images do not fit the
+        network or do not lie in [-1, 1], or if the run is over: its learning rate has fallen to 0.
         """
-        x, y, options = self._without_validation(x, y, options)
-        asked = self._asked(x, y, batch_size, options)
+        asked = self._asked_in_training(x, y, batch_size, options)
         epochs = self._planned_epochs(len(asked)) if epochs is None else epochs
         self._build_optimizer()
         callbacks = self._with_own_callbacks(options.pop("callbacks", None), asked)
-        options = {**options, "epochs": epochs, "callbacks": callbacks}
-        words = _in_its_own_words(self, asked, options.get("validation_data"))
-        with _tidied(callbacks), words, _resumed(callbacks, self, asked, options) as history:
+        options |= {"epochs": epochs, "callbacks": callbacks}
+        kept = [callback for callback in callbacks if isinstance(callback, ResumeTraining)]
+        resumed = kept[0].going_on(self, asked, options) if kept else contextlib.nullcontext()
+        asking = [asked, options.get("validation_data")]
+        with _left_in_order(self, asking, callbacks), resumed as history:
             if history is not None:
                 return history
             left = epochs - options.get("initial_epoch", 0)
             self._check_not_over(left)
             asked.epoch = self.epochs_asked
-            return super().fit(**_fed(asked, left, self.steps_per_execution), **options)
+            return super().fit(**self._fed(asked, left), shuffle=False, **options)
 
-    def _asked(
+    def _asked_in_training(
         self, x: Any, y: Any, batch_size: int | None, options: dict[str, Any]
     ) -> QuestionSet:
-        """The questions of a run, and out of the options what is said by them."""
+        """The questions of a run, and in the options those about what is held out."""
+        split, held_out = options.pop("validation_split", 0.0), options.get("validation_data")
+        if split and held_out is None:
+            kept = math.floor(len(x) * (1.0 - split))
+            held_out = (x[kept:], None if y is None else y[kept:])
+            parts = x, y, options.get("sample_weight")
+            x, y, options["sample_weight"] = (None if p is None else p[:kept] for p in parts)
+        if held_out is not None and not isinstance(held_out, QuestionSet):
+            at_once = options.pop("validation_batch_size", None)
+            steps = options.pop("validation_steps", None)
+            options["validation_data"] = self._held_out(*taken_apart(held_out), at_once, steps)
         weights = _weights(options.pop("sample_weight", None), options.pop("class_weight", None), y)
         told = {
-            "batch_size": self._images_per_part(batch_size),
             "shuffle": bool(options.pop("shuffle", True)),
             "mirror": self.diffusion_parameters.training.horizontal_flip,
             "steps_per_epoch": options.pop("steps_per_epoch", None),
         }
-        return self.questions_about(x, y, weights, **told)
-
-    def _without_validation(self, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, ...]:
-        """Keep the share for validation apart, and make questions of what is to be validated on."""
-        split, held_out = options.pop("validation_split", 0.0), options.get("validation_data")
-        if split and held_out is None:
-            kept = math.floor(len(x) * (1.0 - split))
-            held_out = (x[kept:],) if y is None else (x[kept:], y[kept:])
-            x, y = x[:kept], None if y is None else y[:kept]
-            weights = options.get("sample_weight")
-            options["sample_weight"] = None if weights is None else weights[:kept]
-        if held_out is not None and not isinstance(held_out, QuestionSet):
-            images, labels, weights = _three(held_out)
-            size, steps = (
-                options.pop("validation_batch_size", None),
-                options.get("validation_steps"),
-            )
-            asked = self._held_out(images, labels, weights, size, steps)
-            options = {**options, "validation_data": asked}
-        return x, y, options
+        return self._asked(x, y, weights, batch_size, self.parts, **told)
 
     @property
     def parts(self) -> int:
@@ -258,18 +264,6 @@ class TrainedOnQuestions(keras.Model):
         optimizer = bare_optimizer(self.optimizer) if self.compiled else None
         own = getattr(optimizer, "parts", None)
         return own or getattr(optimizer, "gradient_accumulation_steps", None) or 1
-
-    def _images_per_part(self, batch_size: int | None) -> int:
-        """How many images the network sees at once, of the ``batch_size`` of a step."""
-        if batch_size is None:
-            batch_size = self.diffusion_parameters.training.batch_size
-        _check_batch_size(batch_size)
-        if batch_size % self.parts:
-            raise ValueError(
-                f"batch_size = {batch_size} cannot be divided into the {self.parts} parts that "
-                "gradient_accumulation_steps asks for. Use a multiple of it."
-            )
-        return batch_size // self.parts
 
     def _planned_epochs(self, steps: int) -> int:
         """How many epochs make up ``decay_steps`` steps; 1 if the run has no planned end."""
@@ -285,25 +279,31 @@ class TrainedOnQuestions(keras.Model):
         done = int(ops.convert_to_numpy(optimizer.iterations))
         if done >= total and float(ops.convert_to_numpy(optimizer.learning_rate)) == 0:
             raise ValueError(
-                f"the run is over: its {total} steps (decay_steps) have been taken, the learning "
-                "rate has fallen to 0, and more steps would change nothing. model.compile() begins "
-                "a new run from these weights; for a longer one, build the model with more "
-                "decay_steps in its TrainingParameters."
+                f"the run is over: its {total} steps (decay_steps) have been taken, and at a "
+                "learning rate of 0 more would change nothing. model.compile() begins a new run "
+                "from these weights; for a longer one, build the model with more decay_steps in "
+                "its TrainingParameters."
             )
+
+    def _fed(self, asked: QuestionSet, epochs: int) -> dict[str, Any]:
+        """What Keras's ``fit`` is to be given to train on so many epochs of questions."""
+        # Calls of several steps that do not make up an epoch would go on into the next one's.
+        apart = len(asked) % self.steps_per_execution or isinstance(asked, QuestionsFromBatches)
+        if apart or keras.backend.backend() != "tensorflow":
+            return {"x": asked}
+        return {"x": as_data_set(asked, max(epochs, 1)), "steps_per_epoch": len(asked)}
 
     def _build_optimizer(self) -> None:
         """Make the optimizer's variables; TensorFlow writes a step that makes them down twice."""
-        is_ready = not self.compiled or self.optimizer.built
-        if is_ready or keras.backend.backend() != "tensorflow":
-            return
-        with self.distribute_strategy.scope():
-            self.optimizer.build(self.trainable_variables)
+        to_build = self.compiled and not self.optimizer.built
+        if to_build and keras.backend.backend() == "tensorflow":
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def _with_own_callbacks(self, callbacks: Any, asked: QuestionSet) -> list[Any]:
         """Put this package's callbacks before the caller's, which then see what ours have done."""
         others = getattr(callbacks, "callbacks", callbacks)  # those in a CallbackList
-        others = list(others) if isinstance(others, (list, tuple)) else [others]
-        others = [callback for callback in others if callback is not None]
+        others = [c for c in keras.tree.flatten(others) if c is not None]
         guards = [c for c in others if isinstance(c, TrainingGuard)] or [TrainingGuard()]
         for guard in guards:
             guard.questions = asked
@@ -317,26 +317,6 @@ class TrainedOnQuestions(keras.Model):
         return [*ours, *(c for c in others if c not in ours)]
 
 
-def checked(
-    shape: tuple[int, ...], images: Any, labels: Any = None, weights: Any = None
-) -> tuple[Any, Any, Any]:
-    """Images for a network, with labels and weights if there are any, as NumPy arrays.
-
-    Raises:
-        ValueError: if the images are not ``(n, *shape)``, or do not lie in [-1, 1]; or if there is
-            not one label, or one weight, for each.
-    """
-    images = _as_images(images)
-    if images.shape[1:] != shape:
-        raise ValueError(
-            f"images have shape {images.shape}; this model needs (n, {shape[0]}, {shape[1]}, "
-            f"{shape[2]}). load_images(…, image_size={shape[0]}) resizes, or build a model with "
-            "other UNetParameters."
-        )
-    check_image_range(images)
-    return images, _one_each("labels", labels, images), _one_each("weights", weights, images)
-
-
 def _as_images(images: Any) -> np.ndarray:
     if isinstance(images, tuple) and len(images) == 2:
         raise ValueError(
@@ -344,14 +324,12 @@ def _as_images(images: Any) -> np.ndarray:
             "its second as y where the network is told labels."
         )
     array = images if isinstance(images, np.ndarray) else ops.convert_to_numpy(images)
-    if array.dtype == object or array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub":
         raise ValueError(f"images are of type {array.dtype}; they must be numbers, float32.")
-    if array.dtype.kind != "f":
-        check_image_range(array)
     return array.astype("float32", copy=False)
 
 
-def _one_each(name: str, values: Any, images: np.ndarray) -> Any:
+def _one_each(name: str, values: Any, images: np.ndarray, dtype: str) -> Any:
     if values is None:
         return None
     values = np.asarray(ops.convert_to_numpy(values))
@@ -360,20 +338,7 @@ def _one_each(name: str, values: Any, images: np.ndarray) -> Any:
             f"{name} have shape {values.shape}, but there must be one for each of the "
             f"{len(images)} images."
         )
-    return values.astype("float32" if name == "weights" else "int32")
-
-
-def _seed_of_keras() -> int:
-    """A seed that follows ``keras.utils.set_random_seed``, as that of each layer does."""
-    return int(ops.convert_to_numpy(keras.random.SeedGenerator().state)[0])
-
-
-def _check_batch_size(batch_size: Any) -> None:
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(
-            f"batch_size = {batch_size} must be a whole number of at least 1; without it, the "
-            "batch_size of the TrainingParameters is taken."
-        )
+    return values.astype(dtype)
 
 
 def _weights(sample_weight: Any, class_weight: Any, labels: Any) -> Any:
@@ -389,18 +354,6 @@ def _weights(sample_weight: Any, class_weight: Any, labels: Any) -> Any:
     return by_class if sample_weight is None else by_class * np.asarray(sample_weight)
 
 
-def _three(data: Any) -> tuple[Any, Any, Any]:
-    """Images, labels and weights of what Keras takes as ``validation_data``."""
-    parts = [*data] if isinstance(data, (tuple, list)) else [data]
-    images, labels, weights = [*parts, None, None][:3]
-    return images, labels, weights
-
-
-def is_array(x: Any) -> bool:
-    """Whether something is all images in one array or tensor, and not a data set."""
-    return isinstance(x, (np.ndarray, list, tuple)) or ops.is_tensor(x) or x is None
-
-
 def mean_of_batch(losses: Any, weights: Any = None) -> Any:
     """Average the losses of a batch's images, ``(batch,)``, each with its weight if there are any.
 
@@ -411,50 +364,21 @@ def mean_of_batch(losses: Any, weights: Any = None) -> Any:
     return ops.mean(losses) / replica_count()
 
 
-def _fed(asked: QuestionSet, epochs: int, steps_a_call: int) -> dict[str, Any]:
-    """What Keras's ``fit`` is to be given to train on so many epochs of questions."""
-    # Calls of several steps that do not make up an epoch would go on into the next one's questions.
-    as_it_is = isinstance(asked, QuestionsFromBatches) or len(asked) % steps_a_call
-    if as_it_is or keras.backend.backend() != "tensorflow":
-        return {"x": asked, "shuffle": False}
-    data = as_data_set(asked, max(epochs, 1))
-    return {"x": data, "steps_per_epoch": len(asked), "shuffle": False}
-
-
 @contextlib.contextmanager
-def _tidied(callbacks: list[Any]) -> Iterator[None]:
-    """Leave the training's own weights in a model whose run was interrupted."""
-    try:
-        yield
-    except BaseException:
-        for callback in callbacks:
-            if isinstance(callback, AveragedWeights):
-                callback.show_own()
-        raise
+def _left_in_order(model: Any, questions: list[Any], callbacks: Any = ()) -> Iterator[None]:
+    """Leave the training's own weights in a model whose run was interrupted.
 
-
-@contextlib.contextmanager
-def _in_its_own_words(model: Any, *questions: Any) -> Iterator[None]:
-    """Say what was wrong with a data set, where TensorFlow wraps it into an error of its own."""
+    Where TensorFlow wraps what was wrong with a data set into an error of its own, say it plainly.
+    """
     try:
         yield
     except BaseException as error:
         if keras.backend.backend() == "jax":
             model.jax_state_sync()  # or the variables would have no values any more
+        for callback in callbacks:
+            if isinstance(callback, AveragedWeights):
+                callback.show_own()
         for fault in (getattr(asked, "fault", None) for asked in questions):
             if fault is not None and fault is not error:
                 raise fault from None
         raise
-
-
-@contextlib.contextmanager
-def _resumed(
-    callbacks: list[Any], model: Any, asked: QuestionSet, options: dict[str, Any]
-) -> Iterator[keras.callbacks.History | None]:
-    """Go on where a checkpoint stands; hands out the history of what is already done."""
-    resuming = [c for c in callbacks if isinstance(c, ResumeTraining)]
-    if not resuming:
-        yield None
-        return
-    with resuming[0].going_on(model, asked, options) as history:
-        yield history

@@ -6,7 +6,6 @@ import os
 import platform
 import sys
 from pathlib import Path
-from types import TracebackType
 
 
 class FolderLock:
@@ -55,12 +54,7 @@ class FolderLock:
         self.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
@@ -72,14 +66,14 @@ def _locked(handle: int) -> bool:
 
             os.lseek(handle, 4096, os.SEEK_SET)  # what is locked there nobody else can read
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-            os.lseek(handle, 0, os.SEEK_SET)
         else:
             import fcntl
 
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        os.lseek(handle, 0, os.SEEK_SET)
         return False
     except OSError:  # a file system without locks
         return True
+    finally:
+        os.lseek(handle, 0, os.SEEK_SET)
     return True

@@ -10,7 +10,6 @@ import io
 import json
 import pickle
 import pickletools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,39 +35,35 @@ class UnsafePickleError(ValueError):
     """A pickle that is damaged, too large, or holds anything but plain data."""
 
 
-def codec(path: Path) -> tuple[Callable[[object], bytes], Callable[[bytes], Any]]:
-    """The pair (encode, decode) for the suffix of a path; raises ValueError for other suffixes."""
-    suffix = path.suffix.lower()
-    if suffix == ".json":
-        return encode_json, decode_json
-    if suffix in (".pkl", ".pickle"):
-        return encode_pickle, load_plain_pickle
-    rule = "the suffix decides the format and must be .json, .pkl or .pickle"
-    raise ValueError(message("path", str(path), rule, f"Use {path.stem or 'parameters'}.json"))
+def encode(value: object, path: Path) -> bytes:
+    """Plain data as a path's suffix wants it: indented JSON, or a pickle; raises like ``read``."""
+    if _is_json(path):
+        return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode("utf-8")
+    return pickle.dumps(value, protocol=4)  # which every Python since 3.4 reads
 
 
-def read_start(path: Path) -> bytes:
-    """The bytes of a file, and of one that is too large only so many that this is noticed.
+def read(path: Path) -> Any:
+    """Read a file of plain data; its suffix decides between JSON and pickle.
 
-    Raises FileNotFoundError if there is no such file, or something else in its place.
+    Raises FileNotFoundError if there is no such file, or something else in its place, and
+    ValueError for other suffixes, and as ``decode_json`` and ``load_plain_pickle`` do.
     """
+    decode = decode_json if _is_json(path) else load_plain_pickle
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no file {path}. Check the name and the current folder ({Path.cwd()}), "
             "or write it with save_parameters."
         )
     with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)
+        return decode(file.read(MAX_BYTES + 1))  # one more byte tells that it is too large
 
 
-def encode_json(value: object) -> bytes:
-    """Write plain data as indented JSON in UTF-8."""
-    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode("utf-8")
-
-
-def encode_pickle(value: object) -> bytes:
-    """Write plain data as a pickle that every Python since 3.4 reads."""
-    return pickle.dumps(value, protocol=4)
+def _is_json(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix not in (".json", ".pkl", ".pickle"):
+        rule = "the suffix decides the format and must be .json, .pkl or .pickle"
+        raise ValueError(message("path", str(path), rule, f"Use {path.stem or 'parameters'}.json"))
+    return suffix == ".json"
 
 
 def decode_json(data: bytes) -> Any:
@@ -78,12 +73,10 @@ def decode_json(data: bytes) -> Any:
     try:
         text = data.decode("utf-8-sig")
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_doubles)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is not valid JSON: {error}. Correct it or save it again.") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is not text in UTF-8 ({error}). Save it as UTF-8.") from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply. Save the parameters again.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"it is not valid JSON in UTF-8 ({error}). Correct it or save it again."
+        ) from error
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -116,13 +109,12 @@ def load_plain_pickle(data: bytes) -> Any:
     if not isinstance(data, bytes):
         raise TypeError(f"data={shown(data)}: must be bytes. Use Path(…).read_bytes().")
     if len(data) > MAX_BYTES:
-        raise UnsafePickleError(
-            f"the pickle has more than {MAX_BYTES} bytes. Is it the right file?"
-        )
+        _refuse(f"more than {MAX_BYTES} bytes")
     try:
         _check_instructions(data)
         pickletools.dis(data, io.StringIO())  # are stack, marks and memo used as they should be?
-        return _checked_parts(pickle.loads(data))
+        value = pickle.loads(data)
+        _check_parts(value)
     except UnsafePickleError:
         raise
     except Exception as error:  # of a damaged pickle, Python's reader raises all kinds
@@ -130,6 +122,7 @@ def load_plain_pickle(data: bytes) -> Any:
             f"the pickle is damaged or no pickle at all ({type(error).__name__}: "
             f"{str(error)[:80]}). Get the file again from where it was made."
         ) from error
+    return value
 
 
 def _check_instructions(data: bytes) -> None:
@@ -145,35 +138,30 @@ def _check_instructions(data: bytes) -> None:
                 "you trust where it came from."
             )
         if step > MAX_STEPS or ("PUT" in instruction.name and (argument or 0) > step):
-            _refuse_size(f"more than {MAX_STEPS} instructions, or leaves places of its memo empty")
+            _refuse(f"more than {MAX_STEPS} instructions, or leaves places of its memo empty")
         if isinstance(argument, str):
             latest = f"{latest[-40:]} {shown(argument)}"  # what STACK_GLOBAL takes for a name
             if len(argument) > MAX_TEXT:
-                _refuse_size(f"a text of more than {MAX_TEXT} letters")
+                _refuse(f"a text of more than {MAX_TEXT} letters")
         elif isinstance(argument, int) and abs(argument) > MAX_INTEGER:
-            _refuse_size("a whole number of more than 64 bits")
+            _refuse("a whole number of more than 64 bits")
     if end != len(data):
         raise ValueError("its end is not where it should be")
 
 
-def _checked_parts(value: Any) -> Any:
+def _check_parts(value: Any) -> None:
     """Refuse keys that are no text, and what unfolds to too much, such as a list in itself."""
-    waiting, seen = [value], 0
-    while waiting:
-        part = waiting.pop()
-        seen += 1
+    parts = [value]
+    for part in parts:  # which grows as their own parts are met
         if isinstance(part, dict):
             if not all(isinstance(key, str) for key in part):
-                raise UnsafePickleError(
-                    "the pickle holds a key that is no text. Is it the right file?"
-                )
-            waiting += part.values()
+                _refuse("a key that is no text")
+            parts += part.values()
         elif isinstance(part, (list, tuple)):
-            waiting += part
-        if seen + len(waiting) > MAX_STEPS:
-            _refuse_size(f"more than {MAX_STEPS} parts")
-    return value
+            parts += part
+        if len(parts) > MAX_STEPS:
+            _refuse(f"more than {MAX_STEPS} parts")
 
 
-def _refuse_size(what: str) -> NoReturn:
+def _refuse(what: str) -> NoReturn:
     raise UnsafePickleError(f"the pickle holds {what}. Is it the right file?")

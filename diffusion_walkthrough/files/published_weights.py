@@ -2,10 +2,7 @@
 
 The networks of the DDPM paper are on the Hugging Face hub, under the names in :data:`PUBLISHED`.
 ``huggingface_hub.hf_hub_download(name, "diffusion_pytorch_model.safetensors")`` fetches one and
-returns its path; fetch ``"config.json"``, too, which then lies beside it. The file has four bytes
-for each parameter: 143 MB for CIFAR-10 (35,746,307 parameters, the network of
-``DiffusionParameters.cifar10().unet``) and 455 MB for the others (113,673,219 parameters,
-``DiffusionParameters.celeba_hq_256().unet``).
+returns its path; fetch ``"config.json"``, too, which then lies beside it.
 
 PyTorch and Keras keep the same numbers in other orders. A convolution is (out, in, height, width)
 there and (height, width, in, out) here; a dense layer (out, in) there and (in, out) here.
@@ -24,7 +21,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from diffusion_walkthrough.files.weights import name_of
+from diffusion_walkthrough.checks import shown
+from diffusion_walkthrough.files.weights import Arrays, MisfitError, Shapes, named_weights, opened
 
 #: Names on the hub, and what each was trained on. All predict noise, on the linear schedule of
 #: 1000 steps.
@@ -84,8 +82,7 @@ NAMES = {
 #: What the parts of attention were called in diffusers' first versions, as in the hub's files.
 FIRST_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
-_OURS = re.compile(r"(time-dense_|first|last-|middle-|down-\d|up-\d).*")
-_Shapes = Mapping[str, tuple[int, ...]]
+_OURS = re.compile(r"(time\.dense_|first\.|last\.|middle\.|down\.\d|up\.\d)")
 
 
 def load_published_weights(unet: keras.Model, file: str | os.PathLike[str]) -> None:
@@ -114,7 +111,10 @@ def load_published_weights(unet: keras.Model, file: str | os.PathLike[str]) -> N
     variables = _variables(unet)
     path = _find(file)
     config = _config(path.with_name("config.json"))
-    new = _new_values(path, config, unet, variables)
+    with opened(path) as arrays:
+        if config is not None:
+            _check_config(config, path.with_name("config.json"), unet, variables)
+        values = _new_values(arrays, variables, path, unet.inputs[0].shape[1])
     if config is None:
         warnings.warn(
             f"There is no config.json of a UNet2DModel beside {path}, so that nobody can check "
@@ -122,50 +122,24 @@ def load_published_weights(unet: keras.Model, file: str | os.PathLike[str]) -> N
             "groups, for example.",
             stacklevel=2,
         )
-    for name, value in new.items():  # nothing can go wrong any more
+    for name, value in values.items():  # nothing can go wrong any more
         variables[name].assign(value)
-
-
-def _new_values(
-    path: Path, config: dict[str, Any] | None, unet: Any, variables: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """The value of each of our weights, once all that can be told without them is in order."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as tensors:
-            parts = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
-            _check_kinds({name: part.get_dtype() for name, part in parts.items()}, path)
-            _check_config(config, path.with_name("config.json"), unet, variables)
-            shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
-            pairs = _paired(variables, shapes, path, unet.inputs[0].shape[1])
-            return {
-                here: _read(tensors, there, variables[here], path) for there, here in pairs.items()
-            }
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not in the safetensors format, or incomplete ({error}). Download it again."
-        ) from error
 
 
 def _variables(unet: Any) -> dict[str, Any]:
     """The weights of a network of build_unet by name."""
-    if not isinstance(unet, keras.Model):
-        raise TypeError(f"unet is a {type(unet).__name__}; it must be a network of build_unet.")
-    if hasattr(unet, "network"):
-        raise TypeError(f"unet is a whole {type(unet).__name__}; pass its network, model.network.")
-    for layer in unet.layers:
-        if layer.weights and not _OURS.fullmatch(layer.name):
-            raise ValueError(
-                f"The layer {layer.name} of the network {unet.name} is none that build_unet makes. "
-                "Build the network with build_unet(parameters.unet)."
-            )
-    if not unet.weights:
-        raise ValueError(
-            f"The network {unet.name} lacks the layers of a UNet. Build it with "
-            "build_unet(parameters.unet)."
+    if not isinstance(unet, keras.Model) or hasattr(unet, "network"):
+        raise TypeError(
+            f"unet is a {type(unet).__name__}; it must be a network of build_unet. Of a whole "
+            "DiffusionModel, pass its network, model.network."
         )
-    return {name_of(variable): variable for variable in unet.weights}
+    variables = named_weights(unet)
+    if not variables or not all(map(_OURS.match, variables)):
+        raise ValueError(
+            f"The network {unet.name} with the weights {shown(list(variables))} is none that "
+            "build_unet makes. Build it with build_unet(parameters.unet)."
+        )
+    return variables
 
 
 # Where the file is, and what it is of ------------------------------------------------------------
@@ -194,45 +168,6 @@ def _find(file: str | os.PathLike[str]) -> Path:
     )
 
 
-def _check_kinds(kinds: Mapping[str, str], path: Path) -> None:
-    """Refuse the file of another model, and tensors that are not decimal numbers."""
-    if "conv_in.weight" not in kinds or "conv_out.weight" not in kinds:
-        found = f"{len(kinds)} others, {min(kinds)!r} for one" if kinds else "none at all"
-        raise ValueError(
-            f"{path} is not of a UNet2DModel: it lacks the tensor conv_in.weight or "
-            f"conv_out.weight, and holds {found}. Take {FILE_NAME} of one of "
-            f"{', '.join(PUBLISHED)}."
-        )
-    for name, kind in kinds.items():
-        if kind not in ("F16", "F32", "F64"):
-            raise ValueError(
-                f"{path}: the tensor {name} is of type {kind}; it must be float32, float16 or "
-                "float64. Save the model again as float32."
-            )
-
-
-def _check_config(
-    config: dict[str, Any] | None, path: Path, unet: Any, variables: Mapping[str, Any]
-) -> None:
-    """Refuse a network that has the same tensors but computes something else with them."""
-    if config is None:
-        return
-    groups = unet.get_layer("last-norm").groups
-    widths = {v.shape[-1] for name, v in variables.items() if name.endswith(".query.kernel")}
-    same = {"attn_norm_num_groups": {groups}, "attention_head_dim": widths}
-    for name, (wanted, default) in {**SETTINGS, "norm_num_groups": (groups, 32)}.items():
-        value = config.get(name, default)
-        if value == wanted or [value] == list(same.get(name, ())):
-            continue
-        remedy = "Take another model: this one's tensors would fit, and its results be wrong."
-        if name == "norm_num_groups":
-            remedy = f"Build the network with groups={value}."
-        said = "says" if name in config else "leaves to diffusers"
-        raise ValueError(
-            f"{path} {said} {name} = {value!r}, but the network computes with {wanted!r}. {remedy}"
-        )
-
-
 def _config(path: Path) -> dict[str, Any] | None:
     """What diffusers says of the file beside it; None if there is nothing of diffusers."""
     if not path.is_file():
@@ -253,7 +188,52 @@ def _config(path: Path) -> dict[str, Any] | None:
     return config if name else None
 
 
+def _check_config(
+    config: dict[str, Any], path: Path, unet: Any, variables: Mapping[str, Any]
+) -> None:
+    """Refuse a network that has the same tensors but computes something else with them."""
+    groups = unet.get_layer("last-norm").groups
+    widths = {v.shape[-1] for name, v in variables.items() if name.endswith(".query.kernel")}
+    same = {"attn_norm_num_groups": [groups], "attention_head_dim": list(widths)}
+    for name, (wanted, default) in {**SETTINGS, "norm_num_groups": (groups, 32)}.items():
+        value = config.get(name, default)
+        if value == wanted or [value] == same.get(name):
+            continue
+        remedy = "Take another model: this one's tensors would fit, and its results be wrong."
+        if name == "norm_num_groups":
+            remedy = f"Build the network with groups={value}."
+        said = "says" if name in config else "leaves to diffusers"
+        raise MisfitError(
+            f"{path} {said} {name} = {value!r}, but the network computes with {wanted!r}. {remedy}"
+        )
+
+
 # Each tensor and its place -----------------------------------------------------------------------
+
+
+def _new_values(
+    arrays: Arrays, variables: Mapping[str, Any], path: Path, image_size: int
+) -> dict[str, np.ndarray]:
+    """The value of each of our weights, as Keras keeps it; or refuse."""
+    levels = len({name.split(".")[1] for name in variables if name.startswith("down.")})
+    first_names = any(".proj_attn." in name for name in arrays.shapes)
+    ours = {_published_name(name, levels, first_names): name for name in variables}
+    shapes = {name: tuple(variables[here].shape) for name, here in ours.items()}
+    # There, the axes begin with our last two, turned round; and what is a convolution of single
+    # pixels there is a dense layer here.
+    needed = {name: (*shape[:-3:-1], *shape[:-2]) for name, shape in shapes.items()}
+    found = {name: s[:2] if s[2:] == (1, 1) else s for name, s in arrays.shapes.items()}
+    if misfit := arrays._replace(shapes=found).misfit(needed, ours):
+        size, own = _described(found, image_size), _described(needed, image_size)
+        advice = "a whole UNet2DModel without class labels, as diffusers' save_pretrained writes it"
+        if size and size != own:
+            advice = f"a file of {own}; or, for this one, build the network with {size}"
+        raise MisfitError(f"{path} does not fit the network: {misfit}. Take {advice}.")
+    values = {here: arrays.finite(name).reshape(needed[name]) for name, here in ours.items()}
+    return {
+        name: np.moveaxis(value, (0, 1), (-1, -2)) if value.ndim > 1 else value
+        for name, value in values.items()
+    }
 
 
 def _published_name(name: str, levels: int, first_names: bool) -> str:
@@ -270,84 +250,7 @@ def _published_name(name: str, levels: int, first_names: bool) -> str:
     return name
 
 
-def _paired(
-    variables: Mapping[str, Any], shapes: _Shapes, path: Path, image_size: int
-) -> dict[str, str]:
-    """For each tensor of the file, the name of our weight that it fits; or refuse."""
-    levels = len({name.split(".")[1] for name in variables if name.startswith("down.")})
-    old = any(".proj_attn." in name for name in shapes)
-    names = {_published_name(name, levels, old): name for name in variables}
-    wrong = _misnamed(names, shapes) or _misshapen(names, variables, shapes)
-    if wrong:
-        needed = {there: _there(variables[here].shape) for there, here in names.items()}
-        size, own = (_described(part, image_size) for part in (shapes, needed))
-        advice = "a whole UNet2DModel without class labels, as diffusers' save_pretrained writes it"
-        if size and size != own:
-            advice = f"a file of {own}; or, for this one, build the network with {size}"
-        raise ValueError(f"{path} does not fit the network: {wrong}. Take {advice}.")
-    return names
-
-
-def _misnamed(names: Mapping[str, str], shapes: _Shapes) -> str:
-    """What tensors the file lacks, and which it should not have; "" if none."""
-    missing = [
-        f"it lacks {there}, which is meant for {here}"
-        for there, here in names.items()
-        if there not in shapes
-    ]
-    extra = [
-        f"it holds {name}, for which the network has no place"
-        for name in sorted(shapes.keys() - names.keys())
-    ]
-    return "; ".join(
-        problems[0] + (f", and {len(problems) - 1} more" if len(problems) > 1 else "")
-        for problems in (missing, extra)
-        if problems
-    )
-
-
-def _misshapen(names: Mapping[str, str], variables: Mapping[str, Any], shapes: _Shapes) -> str:
-    """The first tensor whose shape is another than that of its place; "" if there is none."""
-    for there, here in names.items():
-        found, needed = shapes[there], tuple(variables[here].shape)
-        shape = _as_keras_keeps_it(np.broadcast_to(np.float32(0), found), len(needed)).shape
-        if shape != needed:
-            return (
-                f"{there} has shape {found}, and would be {shape} here, but {here}, for which it "
-                f"is meant, is {needed} (a learned variance doubles the last layer)"
-            )
-    return ""
-
-
-def _as_keras_keeps_it(tensor: np.ndarray, ndim: int) -> np.ndarray:
-    """Bring the axes from PyTorch's order to that of Keras."""
-    if ndim == 4 and tensor.ndim == 4:
-        return tensor.transpose(2, 3, 1, 0)
-    if ndim == 2 and tensor.ndim in (2, 4) and set(tensor.shape[2:]) <= {1}:
-        return tensor.reshape(tensor.shape[:2]).T
-    return tensor
-
-
-def _there(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape in PyTorch's order of axes."""
-    return (*shape[:-3:-1], *shape[:-2]) if len(shape) > 1 else tuple(shape)
-
-
-def _read(tensors: Any, name: str, variable: Any, path: Path) -> np.ndarray:
-    """One tensor as Keras keeps it, in float32; or refuse."""
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is found next
-        value = tensors.get_tensor(name).astype(np.float32, copy=False)
-    bad = int(value.size - np.isfinite(value).sum())
-    if bad:
-        raise ValueError(
-            f"{path}: {name}, which is meant for {variable.path}, has {bad} of {value.size} "
-            "numbers that are not finite in float32. Download the file again, or save the model "
-            "again."
-        )
-    return _as_keras_keeps_it(value, len(variable.shape))
-
-
-def _described(shapes: _Shapes, image_size: int) -> str:
+def _described(shapes: Shapes, image_size: int) -> str:
     """The sizes that a file has, in words that can be copied into a program; "" if in doubt."""
 
     def count(prefix: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
@@ -14,6 +15,7 @@ _R = TypeVar("_R", bound="Record")
 Additions: TypeAlias = dict[str, tuple[int, object]]
 
 
+@dataclasses.dataclass(frozen=True)
 class Record:
     """What dataclasses share whose values are checked when they are made, and kept in files."""
 
@@ -39,9 +41,8 @@ class Record:
                 raise TypeError(checks.message(name, value, rule, remedy))
 
     def to_dict(self) -> dict[str, Any]:
-        """All values as a dictionary of plain ones (tuples as lists), ready for JSON."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return {name: _plain(value) for name, value in values.items()}
+        """All values as a dictionary of plain ones (tuples as lists), as JSON has them."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls: type[_R], values: Mapping[str, Any], version: int | None = None) -> _R:
@@ -60,18 +61,12 @@ class Record:
             later = cls._added_later.items()
             meant = {name: value for name, (first, value) in later if version < first}
             values = {**meant, **values}
-        checks.keys(cls.__name__, values, [f.name for f in dataclasses.fields(cls)])  # type: ignore[arg-type]
+        checks.keys(cls.__name__, values, [field.name for field in dataclasses.fields(cls)])
         nested = {name: kind.from_dict(values[name], version) for name, kind in cls._nested.items()}
         return cls(**{**values, **nested})
 
     def __str__(self) -> str:
         return "\n".join([type(self).__name__, *_lines(self.to_dict(), indent=2)])
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Record):
-        return value.to_dict()
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _lines(values: Mapping[str, Any], indent: int) -> list[str]:

@@ -30,14 +30,50 @@ FILE_FORMAT = "diffusion_walkthrough.weights"
 # The parts of a model's parameters that weights depend on: how they were trained is none of them.
 _MEANING = ("schedule", "unet", "prediction", "variance")
 
+Shapes = Mapping[str, tuple[int, ...]]
 
-class _Archive(NamedTuple):
+
+class MisfitError(ValueError):
+    """Arrays in good order, but of something else."""
+
+
+class Arrays(NamedTuple):
     """An open file of arrays: what they were saved with, what there is, and how to read one."""
 
     meaning: Any
-    shapes: dict[str, tuple[int, ...]]
-    kinds: dict[str, str]
+    shapes: Shapes
+    kinds: Mapping[str, str]
     read: Callable[[str], np.ndarray]
+
+    def misfit(self, needed: Shapes, ours: Mapping[str, str]) -> str:
+        """The first thing that is wrong with names, types or shapes; "" if all is as ``needed``.
+
+        ``ours`` says how the network calls what has this or another name in the file.
+        """
+        called = {n: n if n == here else f"{n} ({here})" for n, here in ours.items()}
+        problems = [f"it lacks {called[name]}" for name in needed if name not in self.shapes]
+        problems += [f"there is no place for {name}" for name in self.shapes if name not in needed]
+        problems += [
+            f"{name} is of type {kind}; it must be float16, float32 or float64"
+            for name, kind in self.kinds.items()
+            if kind not in ("F16", "F32", "F64")
+        ]
+        problems += [
+            f"{called[name]} has shape {self.shapes[name]}, the network needs {shape}"
+            for name, shape in needed.items()
+            if self.shapes.get(name, shape) != shape
+        ]
+        if len(problems) > 1:
+            return f"{problems[0]}, and {len(problems) - 1} more"
+        return "".join(problems)
+
+    def finite(self, name: str) -> np.ndarray:
+        """Read one array as float32; raises ValueError if it holds NaN or infinity."""
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is found next
+            array = self.read(name).astype(np.float32, copy=False)
+        if bad := array.size - np.isfinite(array).sum():
+            raise ValueError(f"{bad} of {array.size} numbers of {name} are not finite in float32")
+        return array
 
 
 def save_weights(network: Any, path: Path, parameters: Mapping[str, Any]) -> None:
@@ -47,12 +83,13 @@ def save_weights(network: Any, path: Path, parameters: Mapping[str, Any]) -> Non
     """
     from safetensors.numpy import save
 
-    arrays = [np.array(weight, "float32", order="C") for weight in network.get_weights()]
+    weights = zip(named_weights(network), network.get_weights(), strict=True)
+    arrays = {name: np.array(weight, "float32", order="C") for name, weight in weights}
     meaning = {name: parameters[name] for name in _MEANING}
     meaning["unet"] = {name: v for name, v in meaning["unet"].items() if name != "dropout"}
     about = {"format": FILE_FORMAT, "version": "1", "parameters": json.dumps(meaning)}
     # Not save_file, which writes a file that nobody else may read.
-    path.write_bytes(save(dict(zip(weight_names(network), arrays, strict=True)), about))
+    path.write_bytes(save(arrays, about))
 
 
 def load_weights(network: Any, path: Path, parameters: Mapping[str, Any]) -> None:
@@ -67,47 +104,76 @@ def load_weights(network: Any, path: Path, parameters: Mapping[str, Any]) -> Non
         ValueError: if the file is damaged, the weights do not fit the network or are not all
             finite, or they were saved with other parameters.
     """
+    variables = named_weights(network)
     old = path.suffix == ".npz"
-    names = [f"{i:05d}" for i in range(len(network.weights))] if old else weight_names(network)
-    with _calling_it_damaged(path), (_opened_npz if old else _opened)(path) as archive:
-        _check_meaning(archive.meaning, parameters, path)
-        _check_fit(archive, dict(zip(names, network.weights, strict=True)), path)
-        arrays = [_finite(name, archive.read(name)) for name in names]
-    network.set_weights(arrays)
+    ours = {f"{i:05d}" if old else name: name for i, name in enumerate(variables)}
+    needed = {name: tuple(variables[here].shape) for name, here in ours.items()}
+    with opened(path) as arrays:
+        if changes := list(_changes(arrays.meaning, parameters)):
+            raise MisfitError(
+                f"The parameters beside {path} were edited after the weights were saved: "
+                f"{'; '.join(changes[:5])}. With these values the weights mean something else. "
+                "Put back what was there, or train a model with the new ones."
+            )
+        if misfit := arrays.misfit(needed, ours):
+            raise MisfitError(
+                f"{path} does not fit the parameters beside it: {misfit}. The two files must come "
+                "from one save_model."
+            )
+        values = [arrays.finite(name) for name in needed]
+    network.set_weights(values)
 
 
-def name_of(variable: Any) -> str:
-    """The name of a weight in files, "down.0.residual.1.conv_2.kernel": PyTorch wants no dots."""
-    return variable.path.replace("/", ".").replace("-", ".")
+def named_weights(network: Any) -> dict[str, Any]:
+    """The variables of a network in its order, by names such as "down.0.residual.1.conv_2.kernel".
 
-
-def weight_names(network: Any) -> list[str]:
-    """Name each weight for its layer and variable, in the network's order.
-
-    Raises ValueError if two bear one name.
+    Raises ValueError if two have one name.
     """
-    names = [name_of(variable) for variable in network.weights]
-    if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
-        raise ValueError(
-            f"The network has two weights of the name {double}, so that a file could not tell them "
-            "apart. Give its layers names that differ."
-        )
-    return names
+    named: dict[str, Any] = {}
+    for variable in network.weights:
+        name = variable.path.replace("/", ".").replace("-", ".")  # PyTorch wants no dots in a path
+        if name in named:
+            raise ValueError(
+                f"The network has two weights of the name {name}, so that a file could not tell "
+                "them apart. Give its layers names that differ."
+            )
+        named[name] = variable
+    return named
 
 
-# What a file holds -------------------------------------------------------------------------------
+def _changes(saved: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Say what differs; a parameter that there was not yet when the weights were saved does not."""
+    if isinstance(saved, dict) and isinstance(now, Mapping):
+        for key, value in saved.items():
+            yield from _changes(value, now.get(key), f"{name}.{key}" if name else key)
+    elif saved != now:
+        yield f"{name} was {shown(saved)} and is {shown(now)} now"
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[_Archive]:
+def opened(path: Path) -> Iterator[Arrays]:
+    """Open a file of arrays; raises ValueError if it is damaged, here or while it is read."""
+    from safetensors import SafetensorError
+
+    try:
+        with (_opened_npz if path.suffix == ".npz" else _opened_safetensors)(path) as arrays:
+            yield arrays
+    except MisfitError:
+        raise
+    except (*UNREADABLE_NPZ, SafetensorError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Save the model again, or fetch the file again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _opened_safetensors(path: Path) -> Iterator[Arrays]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
-        meaning = (file.metadata() or {}).get("parameters", "{}")
-        yield _Archive(
-            meaning=decode_json(meaning.encode()),
+        yield Arrays(
+            meaning=decode_json((file.metadata() or {}).get("parameters", "{}").encode()),
             shapes={name: tuple(part.get_shape()) for name, part in parts.items()},
             kinds={name: part.get_dtype() for name, part in parts.items()},
             read=file.get_tensor,
@@ -115,7 +181,7 @@ def _opened(path: Path) -> Iterator[_Archive]:
 
 
 @contextlib.contextmanager
-def _opened_npz(path: Path) -> Iterator[_Archive]:
+def _opened_npz(path: Path) -> Iterator[Arrays]:
     with zipfile.ZipFile(path) as file:
         shapes, kinds = {}, {}
         for member in file.namelist():
@@ -129,76 +195,4 @@ def _opened_npz(path: Path) -> Iterator[_Archive]:
             with file.open(f"{name}.npy") as member:
                 return np.lib.format.read_array(member, allow_pickle=False)
 
-        yield _Archive({}, shapes, kinds, read)
-
-
-class _MisfitError(ValueError):
-    """Weights in good order, but of something else."""
-
-
-@contextlib.contextmanager
-def _calling_it_damaged(path: Path) -> Iterator[None]:
-    """Give what the readers below raise a common form."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except _MisfitError:
-        raise
-    except (*UNREADABLE_NPZ, SafetensorError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}). Save the model again, or fetch the file again."
-        ) from error
-
-
-# Does it fit? ------------------------------------------------------------------------------------
-
-
-def _check_meaning(saved: Any, parameters: Mapping[str, Any], path: Path) -> None:
-    changes = list(_changes(saved, parameters))
-    if changes:
-        raise _MisfitError(
-            f"The parameters beside {path} were edited after the weights were saved: "
-            f"{'; '.join(changes[:5])}. With these values the weights mean something else. Put "
-            "back what was there, or train a model with the new ones."
-        )
-
-
-def _changes(saved: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Say what differs; a parameter that there was not yet when the weights were saved does not."""
-    if isinstance(saved, dict) and isinstance(now, Mapping):
-        for key, value in saved.items():
-            yield from _changes(value, now.get(key), f"{name}.{key}" if name else key)
-    elif saved != now:
-        yield f"{name} was {shown(saved)} and is {shown(now)} now"
-
-
-def _check_fit(archive: _Archive, variables: Mapping[str, Any], path: Path) -> None:
-    problems = [f"it lacks the weight {name}" for name in variables if name not in archive.shapes]
-    problems += [
-        f"there is no place for {name}" for name in archive.shapes.keys() - variables.keys()
-    ]
-    for name, variable in variables.items():
-        shape, needed = archive.shapes.get(name, ()), tuple(variable.shape)
-        if name in archive.shapes and shape != needed:
-            where = f" ({variable.path})" if path.suffix == ".npz" else ""
-            problems.append(f"weight {name}{where} has shape {shape}, the network needs {needed}")
-    if problems:
-        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-        raise _MisfitError(
-            f"{path} does not fit the parameters beside it: {problems[0]}{more}. "
-            "The two files must come from one save_model."
-        )
-    for name in variables:
-        if archive.kinds[name] not in ("F16", "F32", "F64"):
-            raise ValueError(
-                f"weight {name} is of type {archive.kinds[name]}, not a decimal number"
-            )
-
-
-def _finite(name: str, array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is found next
-        array = array.astype(np.float32, copy=False)
-    if not np.isfinite(array).all():
-        raise ValueError(f"weight {name} is not all finite numbers")
-    return array
+        yield Arrays({}, shapes, kinds, read)

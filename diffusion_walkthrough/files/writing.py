@@ -81,10 +81,9 @@ def strangers(folder: Path, ours: Collection[str]) -> list[str]:
 
     What systems put into folders does not count; a folder that bears the name of a file does.
     """
-    if not folder.is_dir():
-        return []
-    parts = sorted(part for part in folder.iterdir() if not _is_uninvited(part.name))
-    return [part.name for part in parts if part.name not in ours or not part.is_file()]
+    parts = folder.iterdir() if folder.is_dir() else ()
+    invited = [part for part in parts if not _is_uninvited(part.name)]
+    return sorted(part.name for part in invited if part.name not in ours or not part.is_file())
 
 
 def _is_uninvited(name: str) -> bool:
@@ -93,9 +92,10 @@ def _is_uninvited(name: str) -> bool:
 
 def tidy(folder: Path) -> None:
     """Remove what processes that are no more left half-written, and put back what they replaced."""
-    for path in folder.glob(".~*"):
-        left = _OURS.fullmatch(path.name)
-        if left is None or left["host"] != _HOST or _is_alive(int(left["process"])):
+    import psutil
+
+    for path, left in _left_behind(folder):
+        if left["host"] != _HOST or psutil.pid_exists(int(left["process"])):
             continue
         with contextlib.suppress(OSError):  # another process may be tidying, too
             if left["old"]:
@@ -108,23 +108,24 @@ def tidy(folder: Path) -> None:
 
 def earlier_folder(path: Path) -> Path | None:
     """What a process that was killed while replacing a folder has left of the earlier one."""
-    for other in path.parent.glob(".~*"):
-        left = _OURS.fullmatch(other.name)
-        if left and left["old"] and left["name"] == path.name:
-            return other
-    return None
+    found = _left_behind(path.parent)
+    return next((p for p, left in found if left["old"] and left["name"] == path.name), None)
+
+
+def _left_behind(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    for path in folder.glob(".~*"):
+        if left := _OURS.fullmatch(path.name):
+            yield path, left
 
 
 def _put_back_or_remove(old: Path, target: Path) -> None:
-    if not old.exists():
-        return
-    if not target.exists():
+    if old.exists() and not target.exists():
         os.replace(old, target)
-        return
-    for part in old.iterdir():
-        if _is_uninvited(part.name) and not (target / part.name).exists():
-            os.replace(part, target / part.name)
-    shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
+        for part in old.iterdir():
+            if _is_uninvited(part.name) and not (target / part.name).exists():
+                os.replace(part, target / part.name)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _place(path: str | os.PathLike[str]) -> Path:
@@ -142,12 +143,6 @@ def _place(path: str | os.PathLike[str]) -> Path:
 def _beside(target: Path, old: str = "") -> Path:
     mark = f"{os.getpid()}-{secrets.token_hex(4)}"
     return target.with_name(f".~{_HOST}-{mark}-{old}{target.name}")
-
-
-def _is_alive(process: int) -> bool:
-    import psutil
-
-    return psutil.pid_exists(process)
 
 
 def _to_disk(path: Path) -> None:

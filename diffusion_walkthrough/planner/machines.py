@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 from keras import ops
 
+from diffusion_walkthrough import checks
 from diffusion_walkthrough.engine.cores import SideBySide, keep_operations_on_one_core, share_count
 from diffusion_walkthrough.engine.precision import dtype_policy
 from diffusion_walkthrough.planner.counting import Block, block_multiply_adds
@@ -26,7 +27,6 @@ keep_operations_on_one_core()
 
 THIS_MACHINE = "this machine"
 GB = 10**9
-TERA = 10**12
 
 #: How much is asked of a machine to see how fast it is.
 PROBE_OPERATIONS = 1e10
@@ -61,97 +61,55 @@ class Machine:
     note: str = ""
 
 
-def _processor(name: str, peak: float, memory: float, bandwidth: float, note: str) -> Machine:
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def _processor(
+    name: str, about: str, cores: int, clock: float, memory: float, bandwidth: float
+) -> Machine:
     """A processor without 16-bit units, which converts half precision back and forth.
 
     That takes five times as long, as measured with float16 on a processor held to AVX2; bfloat16
-    is taken to be no better.
+    is taken to be no better. Two AVX2 units do 32 operations in float32 a clock.
     """
-    peaks = {"float32": peak, **dict.fromkeys(("mixed_bfloat16", "mixed_float16"), peak / 5)}
-    return Machine(name, 0.75 * memory, peaks, 0.5, bandwidth, note=note)
+    peak = cores * clock * 1e9 * 32
+    peaks = dict(zip(PRECISIONS, (peak, peak / 5, peak / 5), strict=True))
+    note = f"{about}, {cores} cores at {clock} GHz, taken with {memory} GB"
+    return Machine(name, 0.75 * memory * GB, peaks, 0.5, bandwidth * GB, note=note)
 
 
 def _card(
-    name: str, peaks: tuple[float, float, float], memory: float, bandwidth: float, note: str
+    name: str, teras: tuple[float, float, float], memory: float, bandwidth: float, note: str
 ) -> Machine:
-    names = ("float32", "mixed_bfloat16", "mixed_float16")
-    peak = dict(zip(names, peaks, strict=True))
-    return Machine(name, 0.92 * memory, peak, 0.35, bandwidth, is_card=True, note=note)
+    peaks = dict(zip(PRECISIONS, (peak * 1e12 for peak in teras), strict=True))
+    return Machine(name, 0.92 * memory * GB, peaks, 0.35, bandwidth * GB, is_card=True, note=note)
 
 
-# Processors: cores · clock · operations a clock, which are 32 in float32 with two AVX2 units, at
-# the base clock. Cards: float32, bfloat16 and float16 as published, on tensor cores where there
-# are any, without sparsity.
-MACHINES = {
-    machine.name: machine
-    for machine in (
-        _processor(
-            "i5-5300U",
-            2 * 2.3e9 * 32,
-            8 * GB,
-            25.6 * GB,
-            "laptop of 2015, 2 cores at 2.3 GHz, taken with 8 GB",
-        ),
-        _processor(
-            "i7-10700",
-            8 * 2.9e9 * 32,
-            16 * GB,
-            45.8 * GB,
-            "desktop of 2020, 8 cores at 2.9 GHz, taken with 16 GB",
-        ),
-        _card(
-            "RTX 2060 SUPER",
-            (7.18 * TERA, 7.18 * TERA, 57.4 * TERA),
-            8 * GB,
-            448 * GB,
-            "8 GB; no units for bfloat16",
-        ),
-        _card(
-            "K80",
-            (2.8 * TERA, 2.8 * TERA, 2.8 * TERA),
-            12 * GB,
-            240 * GB,
-            "one of the two chips of the card, 12 GB each; no units for 16 bits",
-        ),
-        _card(
-            "T4",
-            (8.1 * TERA, 8.1 * TERA, 65 * TERA),
-            16 * GB,
-            320 * GB,
-            "16 GB; no units for bfloat16",
-        ),
-        _card(
-            "H200",
-            (495 * TERA, 989 * TERA, 989 * TERA),
-            141 * GB,
-            4800 * GB,
-            "141 GB; float32 as TF32, which libraries use for convolutions",
-        ),
-    )
-}
+# Processors: cores, base clock in GHz, GB of memory, GB a second. Cards: 10¹² operations a second
+# in each of PRECISIONS as published, on tensor cores where there are any, without sparsity; GB of
+# memory, GB a second.
+_KNOWN = (
+    _processor("i5-5300U", "laptop of 2015", 2, 2.3, 8, 25.6),
+    _processor("i7-10700", "desktop of 2020", 8, 2.9, 16, 45.8),
+    _card("RTX 2060 SUPER", (7.18, 7.18, 57.4), 8, 448, "8 GB; no units for bfloat16"),
+    _card("K80", (2.8, 2.8, 2.8), 12, 240, "one of its two chips, 12 GB; no units for 16 bits"),
+    _card("T4", (8.1, 8.1, 65), 16, 320, "16 GB; no units for bfloat16"),
+    _card("H200", (495, 989, 989), 141, 4800, "141 GB; float32 as TF32, usual for convolutions"),
+)
+MACHINES = {machine.name: machine for machine in _KNOWN}
 
 
 def find_machine(name: str) -> Machine:
     """Return a machine by its name; "this machine" is the one that runs this, with its free memory.
 
-    Raises ValueError for an unknown name, with the nearest known one.
+    Raises ValueError for an unknown name, with the nearest known one, and TypeError for no name.
     """
-    if name == THIS_MACHINE:
-        note = f"{psutil.cpu_count()} processor cores"
-        return Machine(THIS_MACHINE, free_memory(), note=note)
-    if isinstance(name, str) and name in MACHINES:
+    if checks.choice("device", name, (THIS_MACHINE, *MACHINES)) in MACHINES:
         return MACHINES[name]
-    names = [THIS_MACHINE, *MACHINES]
-    by_lower = {known.lower(): known for known in names}
-    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.4)
-    remedy = f"Did you mean {by_lower[near[0]]!r}?" if near else f"Use for example {names[0]!r}."
-    known = ", ".join(map(repr, names))
-    raise ValueError(f"device={name!r}: device must be one of {known}. {remedy}")
+    return Machine(THIS_MACHINE, free_memory(), note=f"{psutil.cpu_count()} processor cores")
 
 
-# ---------------------------------------------------------------------------------------------
-# This machine: memory.
-# ---------------------------------------------------------------------------------------------
+# This machine: memory ----------------------------------------------------------------------------
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -203,9 +161,7 @@ def most_memory(work: Callable[[], object]) -> int:
     return max(*seen, process.memory_info().rss)
 
 
-# ---------------------------------------------------------------------------------------------
-# This machine: speed.
-# ---------------------------------------------------------------------------------------------
+# This machine: speed -----------------------------------------------------------------------------
 
 
 class _Probe(keras.Model):
@@ -226,34 +182,28 @@ class _Probe(keras.Model):
         x, embedding = (
             ops.ones((ops.shape(index)[0], *shape[1:])) * 0.5 for shape in self.block.input_shape
         )
-        return self.ask(x, embedding, training=bool(training))
+        y = self.ask(x, embedding, training=bool(training))
+        self.add_loss(ops.mean(ops.cast(y, "float32")))  # which costs next to nothing
+        return y
 
     def _ask(self, x: Any, embedding: Any, training: bool) -> Any:
         return self.block([x, embedding], training=training)
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        """A loss that costs next to nothing."""
-        return ops.mean(ops.cast(y_pred, "float32"))
 
 
 class StepTimes(keras.callbacks.Callback):
     """The clock at the end of each step of a ``fit``."""
 
-    def __init__(self) -> None:
-        """Begin with no step."""
+    def __init__(self, patience: float = math.inf) -> None:
+        """Begin with no step; ``patience`` seconds after the first, no further one is begun."""
         super().__init__()
+        self.patience = patience
         self.clock: list[float] = []
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look at the clock."""
+        """Look at the clock; one step from the first to the next there will be."""
         self.clock.append(time.perf_counter())
+        if len(self.clock) > 1 and self.clock[-1] - self.clock[0] > self.patience:
+            self.model.stop_training = True
 
     def median(self, parts: int = 1) -> float:
         """The usual seconds from one step to the next, without the first, which compiles.
@@ -265,20 +215,6 @@ class StepTimes(keras.callbacks.Callback):
         """
         seconds = np.diff(self.clock[parts - 1 :: parts])
         return float(np.median(seconds[1:] if len(seconds) > 1 else seconds))
-
-
-class _Patience(keras.callbacks.Callback):
-    """Ends a probe after ``PROBE_SECONDS``, but not before its second step."""
-
-    def __init__(self, times: StepTimes) -> None:
-        super().__init__()
-        self.times = times
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look how long it has taken since the first step, which compiled."""
-        clock = self.times.clock
-        if len(clock) > 1 and clock[-1] - clock[0] > PROBE_SECONDS:
-            self.model.stop_training = True
 
 
 @functools.lru_cache(maxsize=64)
@@ -295,13 +231,9 @@ def measured_speed(
     images += -images % share_count()  # the shares of the cores are equal, as in large batches
     with dtype_policy(precision):
         probe = _Probe(block, embedding_width, groups, dropout)
-    probe.compile("sgd", **_compile_options())
-    times = StepTimes()
+    without_xla = keras.backend.backend() == "tensorflow"  # as DiffusionModel compiles its step
+    probe.compile("sgd", jit_compile=False if without_xla else "auto")
+    times = StepTimes(patience=PROBE_SECONDS)
     index = np.zeros((images * PROBE_STEPS, 1), dtype="float32")
-    probe.fit(index, batch_size=images, verbose=0, callbacks=[times, _Patience(times)])
+    probe.fit(index, batch_size=images, verbose=0, callbacks=[times])
     return images * operations / times.median()
-
-
-def _compile_options() -> dict[str, Any]:
-    """How DiffusionModel compiles its step: without XLA on TensorFlow."""
-    return {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}

@@ -22,9 +22,7 @@ from diffusion_walkthrough.planner.counting import (
 )
 from diffusion_walkthrough.planner.machines import GB, Machine, find_machine, measured_speed
 
-# ---------------------------------------------------------------------------------------------
-# What was measured once and is the same for every network, with TensorFlow.
-# ---------------------------------------------------------------------------------------------
+# Measured once, with TensorFlow, and the same for every network ----------------------------------
 
 #: Python, TensorFlow and Keras loaded, before there is any network; a card's share of its driver.
 PROGRAM_BYTES = 0.67 * GB
@@ -63,19 +61,12 @@ class Memory:
     @property
     def total(self) -> float:
         """All together."""
-        return self.program + self.weights + self.training_state + self.activations
+        return sum(dataclasses.astuple(self))
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """A change that makes a run fit: in words, as parameters, and what it then needs.
-
-    Attributes:
-        words: what to change.
-        parameters: the whole run with the change made.
-        memory: bytes that it needs.
-        seconds_per_epoch: how long an epoch takes then.
-    """
+    """A change that makes a run fit, in words and as parameters; the bytes that it then needs."""
 
     words: str
     parameters: DiffusionParameters
@@ -150,7 +141,7 @@ def plan(
     """
     machine = find_machine(device)
     changes = {"batch_size": batch_size, "precision": precision}
-    run = _retrained(parameters, **{k: v for k, v in changes.items() if v is not None})
+    run = _changed(parameters, "training", **{k: v for k, v in changes.items() if v is not None})
     planned = _plan(run, machine, images)
     if planned.fits:
         return planned
@@ -158,27 +149,23 @@ def plan(
 
 
 def _plan(run: DiffusionParameters, machine: Machine, images: int) -> Plan:
-    operations = operations_per_epoch(run.unet, 1)
     return Plan(
         run=run,
         machine=machine,
         images=images,
         parameters=count_parameters(run.unet, run.variance == "learned"),
-        operations_per_step=operations * run.training.batch_size,
+        operations_per_step=operations_per_epoch(run.unet, run.training.batch_size),
         operations_per_epoch=operations_per_epoch(run.unet, images),
         memory=memory(run, machine.is_card),
         seconds_per_step=_seconds_per_step(run, machine),
     )
 
 
-def _retrained(run: DiffusionParameters, **changes: object) -> DiffusionParameters:
-    training = dataclasses.replace(run.training, **changes)  # type: ignore[arg-type]
-    return dataclasses.replace(run, training=training)
+def _changed(run: DiffusionParameters, part: str, **changes: object) -> DiffusionParameters:
+    return dataclasses.replace(run, **{part: dataclasses.replace(getattr(run, part), **changes)})
 
 
-# ---------------------------------------------------------------------------------------------
-# Memory
-# ---------------------------------------------------------------------------------------------
+# Memory ------------------------------------------------------------------------------------------
 
 
 def memory(run: DiffusionParameters, on_card: bool = False) -> Memory:
@@ -191,30 +178,29 @@ def memory(run: DiffusionParameters, on_card: bool = False) -> Memory:
     training = run.training
     weights = 4 * count_parameters(run.unet, run.variance == "learned")
     averaged = training.ema_momentum is not None
-    copies = 3 + averaged  # the gradient, Adam's two averages, and that of the weights
-    copies += training.gradient_accumulation_steps > 1
+    parts = training.gradient_accumulation_steps
+    # The gradient, Adam's two averages, that of the weights, the sum of the parts' gradients.
+    copies = 3 + averaged + (parts > 1)
     half = training.precision in HALF_PRECISIONS
     program = CARD_PROGRAM_BYTES
     if not on_card:
         of_step = STEP_BYTES_PER_VARIABLE + AVERAGE_BYTES_PER_VARIABLE * averaged
-        of_step *= STEP_IN_PARTS if training.gradient_accumulation_steps > 1 else 1
+        of_step *= STEP_IN_PARTS if parts > 1 else 1
         program = PROGRAM_BYTES + of_step * count_variables(run)
-    part = training.batch_size // training.gradient_accumulation_steps
     return Memory(
         program=program,
         weights=weights,
         training_state=copies * weights + half * weights / 2,  # the weights in 16 bits
-        activations=part * activation_bytes(run),
+        activations=training.batch_size // parts * activation_bytes(run),
     )
 
 
 def activation_bytes(run: DiffusionParameters) -> float:
     """Count the bytes that the way back needs of the way there, for one image."""
     unet, half = run.unet, run.training.precision in HALF_PRECISIONS
-    learned = run.variance == "learned"
-    kept = sum(_kept_bytes(block, half, unet.dropout) for block in blocks(unet, learned))
-    last_pixels = unet.image_size**2
-    return kept + last_pixels * unet.level_widths[0] * _normalized(half)
+    pieces = blocks(unet, run.variance == "learned")
+    last = unet.image_size**2 * unet.level_widths[0] * _normalized(half)
+    return sum(_kept_bytes(piece, half, unet.dropout) for piece in pieces) + last
 
 
 def _normalized(half: bool) -> int:
@@ -251,9 +237,7 @@ def count_variables(run: DiffusionParameters) -> int:
     return total
 
 
-# ---------------------------------------------------------------------------------------------
-# Time
-# ---------------------------------------------------------------------------------------------
+# Time --------------------------------------------------------------------------------------------
 
 
 def _seconds_per_step(run: DiffusionParameters, machine: Machine) -> float:
@@ -276,32 +260,30 @@ def _measured_seconds_per_image(run: DiffusionParameters) -> float:
     work: Counter[int] = Counter()
     typical: dict[int, Block] = {}
     for block in blocks(run.unet):
-        operations = 6 * block_multiply_adds(block, embedding)
         side = block.side if block.side in run.unet.level_sizes else run.unet.image_size
-        work[side] += operations
+        work[side] += 6 * block_multiply_adds(block, embedding)
         if block.kind == "residual":
             typical[side] = block  # the last one: on the way up, where most of the work is
-    return sum(
-        operations
-        / measured_speed(
-            typical[side],
-            embedding,
-            run.unet.groups,
-            run.unet.dropout,
-            run.training.precision,
-        )
-        for side, operations in work.items()
-    )
+    settings = (embedding, run.unet.groups, run.unet.dropout, run.training.precision)
+    return sum(work[side] / measured_speed(typical[side], *settings) for side in work)
 
 
-# ---------------------------------------------------------------------------------------------
-# What would make it fit
-# ---------------------------------------------------------------------------------------------
+# What would make it fit --------------------------------------------------------------------------
+
+
+Changes = Iterator[tuple[str, DiffusionParameters]]
 
 
 def _remedies(run: DiffusionParameters, machine: Machine, images: int) -> Iterator[Remedy]:
     """Of each kind of change the smallest that fits."""
-    for changes in _kinds_of_change(run, machine):
+    for changes in (
+        _in_parts(run),
+        _smaller_batches(run),
+        _in_half(run, machine),
+        _fewer_blocks(run),
+        _fewer_channels(run),
+        _fewer_levels(run),
+    ):
         for words, changed in changes:
             if memory(changed, machine.is_card).total <= machine.memory:
                 planned = _plan(changed, machine, images)
@@ -309,56 +291,40 @@ def _remedies(run: DiffusionParameters, machine: Machine, images: int) -> Iterat
                 break
 
 
-Changes = Iterator[tuple[str, DiffusionParameters]]
-
-
-def _kinds_of_change(run: DiffusionParameters, machine: Machine) -> Iterator[Changes]:
-    yield _in_parts(run)
-    yield _smaller_batches(run)
-    if run.training.precision == "float32":
-        yield _in_half(run, machine)
-    yield _fewer_blocks(run)
-    yield _fewer_channels(run)
-    yield _fewer_levels(run)
-
-
 def _in_parts(run: DiffusionParameters) -> Changes:
     batch = run.training.batch_size
     for parts in range(run.training.gradient_accumulation_steps + 1, batch + 1):
         if batch % parts == 0:
             words = f"gradient_accumulation_steps={parts}: {batch // parts} images at a time"
-            yield words, _retrained(run, gradient_accumulation_steps=parts)
+            yield words, _changed(run, "training", gradient_accumulation_steps=parts)
 
 
 def _smaller_batches(run: DiffusionParameters) -> Changes:
     batch = run.training.batch_size
     while batch > 1:
         batch //= 2
-        yield (
-            f"batch_size={batch}",
-            _retrained(run, batch_size=batch, gradient_accumulation_steps=1),
-        )
+        smaller = _changed(run, "training", batch_size=batch, gradient_accumulation_steps=1)
+        yield f"batch_size={batch}", smaller
 
 
 def _in_half(run: DiffusionParameters, machine: Machine) -> Changes:
     """The faster of the two first; where they are alike bfloat16, which needs no loss scaling."""
-    peak = machine.peak or {}
-    for precision in sorted(HALF_PRECISIONS, key=lambda name: -peak.get(name, 0)):
-        yield f'precision="{precision}"', _retrained(run, precision=precision)
+    if run.training.precision == "float32":
+        peak = machine.peak or {}
+        for precision in sorted(HALF_PRECISIONS, key=lambda name: -peak.get(name, 0)):
+            yield f'precision="{precision}"', _changed(run, "training", precision=precision)
 
 
 def _fewer_blocks(run: DiffusionParameters) -> Changes:
     for count in range(run.unet.residual_blocks - 1, 0, -1):
-        unet = dataclasses.replace(run.unet, residual_blocks=count)
-        yield f"residual_blocks={count}", dataclasses.replace(run, unet=unet)
+        yield f"residual_blocks={count}", _changed(run, "unet", residual_blocks=count)
 
 
 def _fewer_channels(run: DiffusionParameters) -> Changes:
     groups = run.unet.groups  # they go on dividing the widths, if it is taken away again and again
     for width in range(run.unet.base_width - groups, groups, -groups):
         if width % 2 == 0:
-            unet = dataclasses.replace(run.unet, base_width=width)
-            yield f"base_width={width}", dataclasses.replace(run, unet=unet)
+            yield f"base_width={width}", _changed(run, "unet", base_width=width)
 
 
 def _fewer_levels(run: DiffusionParameters) -> Changes:
@@ -366,13 +332,11 @@ def _fewer_levels(run: DiffusionParameters) -> Changes:
     for levels in range(len(unet.width_multipliers) - 1, 1, -1):
         kept = unet.width_multipliers[:levels]
         sizes = tuple(s for s in unet.attention_sizes if s in unet.level_sizes[:levels])
-        fewer = dataclasses.replace(unet, width_multipliers=kept, attention_sizes=sizes)
-        yield f"width_multipliers={kept}", dataclasses.replace(run, unet=fewer)
+        fewer = _changed(run, "unet", width_multipliers=kept, attention_sizes=sizes)
+        yield f"width_multipliers={kept}", fewer
 
 
-# ---------------------------------------------------------------------------------------------
-# The report
-# ---------------------------------------------------------------------------------------------
+# The report --------------------------------------------------------------------------------------
 
 
 def duration(seconds: float) -> str:
@@ -403,23 +367,18 @@ def _report(planned: Plan) -> Iterator[str]:
         words = field.name.replace("_", " ")
         yield f"{title}{words:<15}{getattr(needed, field.name) / GB:6.2f} GB"
     verdict = "fits" if planned.fits else "DOES NOT FIT"
-    total = f"{'together':<15}{needed.total / GB:6.2f} GB of {machine.memory / GB:.2f}: {verdict}"
-    yield " " * 14 + total
+    total = f"{needed.total / GB:6.2f} GB of {machine.memory / GB:.2f}: {verdict}"
+    yield f"{'':14}{'together':<15}{total}"
     yield (
         f"  time        {duration(planned.seconds_per_step)} a step, "
         f"{duration(planned.seconds_per_epoch)} an epoch"
     )
     how = "measured here" if machine.peak is None else "published peak, assumed efficiency"
     yield f"  (counted: parameters, operations; estimated: memory; speed: {how})"
-    if not planned.fits:
-        yield from _advice(planned)
-
-
-def _advice(planned: Plan) -> Iterator[str]:
-    if not planned.remedies:
+    if planned.remedies:
+        yield "  each of these alone would make it fit:"
+    elif not planned.fits:
         yield "  nothing that was tried makes it fit: a larger machine, or smaller images"
-        return
-    yield "  each of these alone would make it fit:"
     for remedy in planned.remedies:
         yield (
             f"    {remedy.words} ({remedy.memory / GB:.1f} GB, "

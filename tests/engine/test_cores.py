@@ -15,8 +15,12 @@ from pocket import pocket_network
 from tiny import TINY
 
 from diffusion_walkthrough.engine import cores
-from diffusion_walkthrough.engine.cores import MOST_SHARES, SideBySide, share_count
-from diffusion_walkthrough.training import DiffusionModel
+from diffusion_walkthrough.engine.cores import (
+    MOST_SHARES,
+    SideBySide,
+    keep_operations_on_one_core,
+    share_count,
+)
 
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow alone works in shares"
@@ -25,8 +29,7 @@ on_tensorflow = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def network():
-    keras.utils.set_random_seed(0)
-    network = DiffusionModel(TINY).network
+    network = pocket_network()
     rng = np.random.default_rng(0)
     network.set_weights([0.2 * rng.standard_normal(w.shape) for w in network.weights])
     return network
@@ -87,15 +90,8 @@ def test_each_share_has_dropout_of_its_own(monkeypatch):
     import tensorflow as tf
 
     monkeypatch.setattr(cores, "share_count", lambda: 2)
-    parameters = dataclasses.replace(TINY, unet=dataclasses.replace(TINY.unet, dropout=0.5))
-    network = DiffusionModel(parameters).network
-    rng = np.random.default_rng(0)
-    network.set_weights(
-        [
-            0.2 * rng.standard_normal(w.shape) if w.dtype == "float32" else w.numpy()
-            for w in network.weights
-        ]
-    )
+    unet = dataclasses.replace(TINY.unet, dropout=0.5)
+    network = pocket_network(dataclasses.replace(TINY, unet=unet))
     ask = tf.function(side_by_side_with(network), autograph=False)
     x, t = question(1)
     x, t = np.repeat(x, 4, axis=0), np.repeat(t, 4)
@@ -162,26 +158,42 @@ import diffusion_walkthrough.training
 tf.zeros(1)
 print(tf.config.threading.get_intra_op_parallelism_threads())
 """
+#: On a machine of few cores one.
+THREADS_EACH = max(cores.core_count() // MOST_SHARES, 1)
 
 
 @on_tensorflow
 @pytest.mark.parametrize(
-    ("before", "environment", "expected"),
+    ("before", "expected"),
     [
-        ("", {}, "1"),
-        ("tf.config.threading.set_intra_op_parallelism_threads(3)", {}, "3"),
-        ("tf.zeros(1)  # TensorFlow is at work already", {}, "0"),
-        ("", {"TF_NUM_INTRAOP_THREADS": "2"}, "0"),
-        ("from diffusion_walkthrough.classroom import start; start()", {}, "1"),
+        ("", THREADS_EACH),
+        ("tf.zeros(1)  # TensorFlow is at work already", 0),
+        ("from diffusion_walkthrough.classroom import start; start()", THREADS_EACH),
     ],
-    ids=["nobody chose", "chosen in Python", "too late", "chosen outside", "a notebook"],
+    ids=["nobody chose", "too late", "a notebook"],
 )
-def test_operations_stay_on_one_core_unless_somebody_chose(before, environment, expected):
-    if cores.core_count() >= 2 * MOST_SHARES and expected == "1":
-        expected = str(cores.core_count() // MOST_SHARES)
+def test_operations_stay_on_one_core(before, expected):
     clean = {k: v for k, v in os.environ.items() if k != "TF_NUM_INTRAOP_THREADS"}
     program = [sys.executable, "-c", THREADS.format(before=before)]
-    done = subprocess.run(
-        program, env={**clean, **environment}, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == [expected]
+    done = subprocess.run(program, env=clean, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(expected)]
+
+
+@on_tensorflow
+@pytest.mark.parametrize(
+    ("in_python", "outside", "expected"),
+    [(0, None, [THREADS_EACH]), (3, None, []), (0, "2", [])],
+    ids=["nobody chose", "chosen in Python", "chosen outside"],
+)
+def test_what_somebody_chose_stays(in_python, outside, expected, monkeypatch):
+    import tensorflow as tf
+
+    told: list[int] = []
+    threading = tf.config.threading
+    monkeypatch.setattr(threading, "get_intra_op_parallelism_threads", lambda: in_python)
+    monkeypatch.setattr(threading, "set_intra_op_parallelism_threads", told.append)
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    if outside:
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", outside)
+    keep_operations_on_one_core()
+    assert told == expected

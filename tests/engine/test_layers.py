@@ -37,7 +37,8 @@ def gradients(weights, x, gamma, beta, groups, epsilon=1e-3):
     point = [np.asarray(v, "float32") for v in (x, gamma, beta)]
 
     def weighed(x, gamma, beta):
-        return ops.sum(np.float32(weights) * normalized(x, gamma, beta, groups, epsilon))
+        told = ops.convert_to_tensor(np.float32(weights))
+        return ops.sum(told * normalized(x, gamma, beta, groups, epsilon))
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -117,7 +118,8 @@ def test_a_middle_unlike_all_other_pixels_costs_few_digits():
     """The worst that can be: the pixel that is taken away is the only one far from the mean."""
     x = np.random.default_rng(0).normal(1000, 0.01, (2, 32, 32, 4)).astype("float32")
     x[:, 16, 16] = -1000
-    found = ops.convert_to_numpy(normalized(x, np.ones(4, "f4"), np.zeros(4, "f4"), 2, 1e-6))
+    tensors = (ops.convert_to_tensor(v) for v in (x, np.ones(4, "f4"), np.zeros(4, "f4")))
+    found = ops.convert_to_numpy(normalized(*tensors, 2, 1e-6))
     expected = np_normalized(x, 1, 0, 2, 1e-6)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 

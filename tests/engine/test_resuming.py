@@ -152,12 +152,12 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(interruptions, undis
     assert_same_run(train(tmp_path), undisturbed)
 
 
-def test_a_unet_with_dropout_goes_on_too(tmp_path):
+def test_a_network_with_dropout_goes_on_too(tmp_path):
     unet = dataclasses.replace(TINY.unet, dropout=0.1)
 
     if keras.backend.backend() == "torch":
         pytest.skip("on PyTorch, dropout draws from a generator of the process")
-    model = DiffusionModel(pocket_parameters(**RULES, unet=unet), seed=3)
+    model = pocket_model(3, **RULES, unet=unet)
     model.compile()
     model.optimizer.build(model.trainable_variables)
     start = state(model)
@@ -372,17 +372,17 @@ def assert_killed_and_gone_on(folder: Path, moments: list, undisturbed: Run) -> 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is not known there")
-def test_killed_in_the_middle_of_an_epoch_a_run_goes_on(undisturbed, tmp_path):
-    assert_killed_and_gone_on(tmp_path, [("from outside", 9)], undisturbed)
+def test_killed_at_any_step_a_run_goes_on(undisturbed, tmp_path):
+    moment = int(np.random.default_rng().integers(1, 15))
+    assert_killed_and_gone_on(tmp_path, [("from outside", moment)], undisturbed)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is not known there")
-def test_killed_at_any_moment_a_run_goes_on(undisturbed, tmp_path):
-    """SIGKILL at a step, within a file, before and after it gets its name; then to the end."""
+def test_killed_while_it_saves_a_run_goes_on(undisturbed, tmp_path):
+    """SIGKILL within a file, before and after it gets its name; then to the end."""
     rng = np.random.default_rng()
     moments = [
-        ("from outside", int(rng.integers(1, 15))),
         ("within the file", int(rng.integers(1, 2 * len(undisturbed.state)))),
         ("before the name", 1),  # the first call is for the file, the second for its folder
         ("after the name", 1),

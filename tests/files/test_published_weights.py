@@ -260,58 +260,58 @@ def with_value(value, dtype="float32"):
 Q = "mid_block.attentions.0.to_q.weight"
 SHORTCUT = "down_blocks.1.resnets.0.conv_shortcut"
 DAMAGES = {
-    "missing bias": (without("conv_in.bias"), "lacks conv_in.bias, .*first.bias"),
+    "missing bias": (without("conv_in.bias"), r"lacks conv_in.bias \(first.bias\)"),
     "missing norm": (
         without("up_blocks.1.resnets.1.norm1.weight"),
-        r"lacks up_blocks\.1\.resnets\.1\.norm1\.weight, .*up.0.residual.1.norm_1.gamma",
+        r"lacks up_blocks\.1\.resnets\.1\.norm1\.weight \(up.0.residual.1.norm_1.gamma\)",
     ),
     "missing norm of a block without a shortcut": (
         without("mid_block.resnets.0.norm1.weight"),
-        r"lacks mid_block\.resnets\.0\.norm1\.weight, .*middle.residual.0.norm_1.gamma",
+        r"lacks mid_block\.resnets\.0\.norm1\.weight \(middle.residual.0.norm_1.gamma\)",
     ),
     "missing q": (
         without(Q),
-        "lacks mid_block.attentions.0.to_q.weight, .*middle.attention.0.query.kernel",
+        r"lacks mid_block.attentions.0.to_q.weight \(middle.attention.0.query.kernel\)",
     ),
     "missing shortcut": (
         lambda t: [t.pop(f"{SHORTCUT}.{part}") for part in ("weight", "bias")],
-        f"lacks {SHORTCUT}.weight, .*down.1.residual.0.shortcut.kernel, and 1 more",
+        rf"lacks {SHORTCUT}.weight \(down.1.residual.0.shortcut.kernel\), and 1 more",
     ),
     "missing downsampler": (
         lambda t: [t.pop(f"down_blocks.0.downsamplers.0.conv.{p}") for p in ("weight", "bias")],
-        "lacks down_blocks.0.downsamplers.0.conv.weight, .*down.0.downsample.kernel, and 1 more",
+        r"lacks down_blocks.0.downsamplers.0.conv.weight \(down.0.downsample.kernel\), and 1 more",
     ),
     "extra": (
         put("class_embedding.weight", lambda _: np.zeros((10, 32), "float32")),
-        "holds class_embedding.weight, for which",
+        "no place for class_embedding.weight",
     ),
     "extra level": (
         put("down_blocks.0.downsamplers.1.conv.bias", lambda _: np.zeros(8, "float32")),
-        "holds down_blocks.0.downsamplers.1.conv.bias, for which",
+        "no place for down_blocks.0.downsamplers.1.conv.bias",
     ),
     "both names": (
         put(Q.replace("to_q", "query"), lambda _: np.zeros((16, 16), "float32")),
-        "holds mid_block.attentions.0.query.weight, for which",
+        "no place for mid_block.attentions.0.query.weight",
     ),
     "transposed": (
         put("time_embedding.linear_1.weight", np.transpose),
-        r"time_embedding.linear_1.weight has shape \(8, 32\).*time.dense_1.kernel.*is \(8, 32\)",
+        r"linear_1.weight \(time.dense_1.kernel\) has shape \(8, 32\), .* needs \(32, 8\)",
     ),
     "kernel axes": (
         put("conv_out.weight", lambda t: t.transpose(2, 3, 1, 0)),
-        r"conv_out.weight has shape \(3, 3, 8, 1\).*last.conv.kernel",
+        r"conv_out.weight \(last.conv.kernel\) has shape \(3, 3, 8, 1\), .* needs \(1, 8, 3, 3\)",
     ),
     "vector": (
         put("conv_norm_out.bias", lambda t: t[None]),
-        r"conv_norm_out.bias has shape \(1, 8\).*last.norm.beta.*is \(8,\)",
+        r"conv_norm_out.bias \(last.norm.beta\) has shape \(1, 8\), .* needs \(8,\)",
     ),
     "nan": (
         put(Q, with_value(np.nan)),
-        f"{Q}, .*middle.attention.0.query/kernel, has 1 of 256 numbers",
+        f"1 of 256 numbers of {Q} are not finite",
     ),
-    "infinity": (put("conv_out.weight", with_value(np.inf)), "conv_out.weight.* 1 of 72 numbers"),
-    "too large": (put(Q, with_value(1e39, "float64")), f"{Q}.* 1 of 256 numbers .* in float32"),
-    "integers": (put(Q, lambda t: t.astype("int32")), f"the tensor {Q} is of type I32"),
+    "infinity": (put("conv_out.weight", with_value(np.inf)), "1 of 72 numbers of conv_out.weight"),
+    "too large": (put(Q, with_value(1e39, "float64")), f"1 of 256 numbers of {Q} .* in float32"),
+    "integers": (put(Q, lambda t: t.astype("int32")), f"{Q} is of type I32; it must be"),
 }
 
 
@@ -334,13 +334,13 @@ def test_a_wrong_tensor_is_named_and_changes_nothing(unet, tmp_path, damage):
 def test_types_that_numpy_lacks_are_named(unet, tmp_path):
     header = {
         name: {"dtype": "BF16", "shape": [1], "data_offsets": [2 * i, 2 * i + 2]}
-        for i, name in enumerate(["conv_in.weight", "conv_out.weight"])
+        for i, name in enumerate(published_shapes())
     }
     text = json.dumps(header).encode()
     path = tmp_path / "a.safetensors"
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(2 * len(header)))
     with pytest.raises(
-        ValueError, match=r"tensor conv_\w+.weight is of type BF16; it must be float32"
+        ValueError, match=r"conv_\w+.\w+ is of type BF16; it must be float16, float32"
     ):
         load_published_weights(unet, path)
 
@@ -413,10 +413,12 @@ def test_attention_at_another_level_of_the_same_widths_is_refused(tmp_path):
 def test_what_is_not_a_network_of_build_unet_is_refused(folder):
     inside = keras.Input((8, 8, 1))
     foreign = keras.Model(inside, keras.layers.LayerNormalization()(inside))
-    with pytest.raises(ValueError, match=r"layer layer_normalization\w* .* none that build_unet"):
+    with pytest.raises(
+        ValueError, match=r"weights \[\'layer_normalization.* is none that build_unet"
+    ):
         load_published_weights(foreign, folder)
     empty = keras.Model(inside, keras.layers.UpSampling2D()(inside))
-    with pytest.raises(ValueError, match="lacks the layers of a UNet"):
+    with pytest.raises(ValueError, match=r"the weights \[\] is none that build_unet"):
         load_published_weights(empty, folder)
     with pytest.raises(TypeError, match="unet is a str; it must be a network"):
         load_published_weights("unet", folder)
@@ -438,8 +440,8 @@ def test_a_whole_model_is_refused_with_the_way_to_its_network(folder):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.safetensors", b"", "not in the safetensors format, or incomplete"),
-        ("a.safetensors", b"<!doctype html>" * 100, "not in the safetensors format"),
+        ("a.safetensors", b"", "is damaged .*fetch the file again"),
+        ("a.safetensors", b"<!doctype html>" * 100, "is damaged"),
         ("a.h5", b"1234", "ends in '.h5'; it must be"),
         ("weights", b"1234", "ends in ''; it must be"),
         ("a.bin", b"1234", r"ends in '.bin'; it must be .*may hold code.*save_pretrained"),
@@ -454,21 +456,19 @@ def test_other_files_are_refused(unet, tmp_path, name, content, message):
 def test_a_file_cut_short_is_refused(unet, folder):
     path = folder / FILE_NAME
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"incomplete .*Download it again"):
+    with pytest.raises(ValueError, match=r"damaged .*incomplete .*fetch the file again"):
         load_published_weights(unet, path)
 
 
 @pytest.mark.parametrize(
-    ("tensors", "found"),
-    [
-        ({"encoder.conv_in.weight": np.zeros((2, 2))}, "1 others, 'encoder.conv_in.weight'"),
-        ({"position_ids": np.zeros(3, "int64")}, "1 others, 'position_ids' for one"),
-        ({}, "holds none at all"),
-    ],
+    "tensors",
+    [{"encoder.conv_in.weight": np.zeros((2, 2))}, {"position_ids": np.zeros(3, "int64")}, {}],
+    ids=str,
 )
-def test_the_file_of_another_model_is_refused(unet, tmp_path, tensors, found):
+def test_the_file_of_another_model_is_refused(unet, tmp_path, tensors):
     save_file(tensors, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=f"is not of a UNet2DModel.*{found}"):
+    wanted = r"it lacks time_embedding.linear_1.weight .*, and \d+ more. Take a whole UNet2DModel"
+    with pytest.raises(ValueError, match=wanted):
         load_published_weights(unet, tmp_path / "a.safetensors")
 
 

@@ -152,15 +152,15 @@ def put(name, array):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda t: t.pop("last.bias"), "does not fit .* it lacks the weight last.bias. The two"),
-        (lambda t: t.clear(), "lacks the weight first.kernel, and 3 more"),
+        (lambda t: t.pop("last.bias"), "does not fit .* it lacks last.bias. The two"),
+        (lambda t: t.clear(), "lacks first.kernel, and 3 more"),
         (put("more.kernel", np.zeros(2, "f4")), "there is no place for more.kernel"),
         (put("last.bias", np.zeros(2, "f4")), r"last.bias has shape \(2,\), .* needs \(1,\)"),
         (put("first.kernel", np.zeros((3, 2), "f4")), r"has shape \(3, 2\), .* needs \(2, 3\)"),
-        (put("last.bias", np.zeros(1, "i4")), "damaged .*last.bias is of type I32"),
-        (put("last.bias", np.full(1, np.nan, "f4")), "damaged .*last.bias is not all finite"),
-        (put("last.bias", np.full(1, -np.inf, "f2")), "damaged .*last.bias is not all finite"),
-        (put("last.bias", np.full(1, 1e39, "f8")), "damaged .*last.bias is not all finite"),
+        (put("last.bias", np.zeros(1, "i4")), "does not fit .*last.bias is of type I32"),
+        (put("last.bias", np.full(1, np.nan, "f4")), "damaged .*1 of 1 numbers of last.bias"),
+        (put("last.bias", np.full(1, -np.inf, "f2")), "damaged .*1 of 1 numbers of last.bias"),
+        (put("last.bias", np.full(1, 1e39, "f8")), "damaged .*1 of 1 numbers of last.bias"),
     ],
 )
 def test_what_does_not_fit_is_named(network, path, change, match):
@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_named(network, path, change, match):
 
 
 def test_a_network_of_ones_own_is_told_from_that_of_the_file(path):
-    assert_refused(small_network(names=("mine", "last")), path, "lacks the weight mine.kernel")
+    assert_refused(small_network(names=("mine", "last")), path, "lacks mine.kernel")
 
 
 @pytest.mark.parametrize(
@@ -229,17 +229,17 @@ def test_an_old_file_that_would_inflate_is_refused_by_its_header(network, old_pa
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)
                 member.write(bytes(2**20))
-    assert_refused(network, old_path, r"weight 00000 \(first/kernel\) has shape \(1073741824,\)")
+    assert_refused(network, old_path, r"00000 \(first.kernel\) has shape \(1073741824,\)")
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda a: [b * np.nan for b in a], "damaged .*not all finite"),
-        (lambda a: [b.astype("f8") * 1e39 for b in a], "damaged .*not all finite"),
-        (lambda a: [b.astype("U") for b in a], "damaged .*is of type U"),
-        (lambda a: [b.astype("int32") for b in a], "damaged .*is of type I32"),
-        (lambda a: a[:-1], "does not fit .*lacks the weight 00003"),
+        (lambda a: [b * np.nan for b in a], "damaged .*of 00000 are not finite"),
+        (lambda a: [b.astype("f8") * 1e39 for b in a], "damaged .*of 00000 are not finite"),
+        (lambda a: [b.astype("U") for b in a], "does not fit .*is of type U"),
+        (lambda a: [b.astype("int32") for b in a], "does not fit .*is of type I32"),
+        (lambda a: a[:-1], "does not fit .*lacks 00003"),
         (lambda a: [*a, a[0]], "does not fit .*no place for 00004"),
     ],
 )

@@ -80,7 +80,7 @@ def test_half_precision_loads(unet, saved, tmp_path):
 def test_bfloat16_is_refused_by_name(unet, saved, tmp_path):
     other = diffusers.UNet2DModel.from_pretrained(saved).to(torch.bfloat16)
     other.save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"tensor \S+ is of type BF16; it must"):
+    with pytest.raises(ValueError, match=r"\S+ is of type BF16; it must"):
         load_published_weights(unet, tmp_path / "other")
 
 
@@ -122,7 +122,7 @@ def test_a_network_of_diffusers_own_defaults_is_refused(saved, tmp_path):
 def test_a_network_with_class_labels_is_refused_by_name(unet, tmp_path):
     config = {**networks.configuration(TINY), "num_class_embeds": 10}
     diffusers.UNet2DModel(**config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"holds class_embedding.weight, for which"):
+    with pytest.raises(ValueError, match=r"no place for class_embedding.weight"):
         load_published_weights(unet, tmp_path)
 
 
