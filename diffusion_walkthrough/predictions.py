@@ -135,15 +135,6 @@ def predict_x_start(
     return PREDICTIONS[prediction].to_x_start(schedule, x_t, t, answer)
 
 
-def predict_from_x_start(
-    schedule: NoiseSchedule, x_t: Any, t: Any, x_start: Any, prediction: str = "noise"
-) -> Any:
-    """Work out which answer a clean image implies: the inverse of :func:`predict_x_start`."""
-    check_prediction(schedule, prediction)
-    noise = predict_noise_from_x_start(schedule, x_t, t, x_start)
-    return PREDICTIONS[prediction].target(schedule, as_float32(x_start), noise, x_t, t)
-
-
 def check_prediction(schedule: NoiseSchedule, prediction: str) -> None:
     """Refuse an unknown prediction, and one that would divide by (almost) nothing in float32.
 

@@ -13,7 +13,9 @@ from tiny import TINY
 
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.engine.precision import dtype_policy
+from diffusion_walkthrough.forward_diffusion import as_float32
 from diffusion_walkthrough.parameters import DiffusionParameters
+from diffusion_walkthrough.predictions import PREDICTIONS, predict_noise_from_x_start
 from diffusion_walkthrough.training import DiffusionModel
 
 
@@ -61,3 +63,18 @@ def digits(n: int = 64) -> np.ndarray:
 def numpy(x: object) -> np.ndarray:
     """A tensor's numbers."""
     return ops.convert_to_numpy(x)
+
+
+def averaged_by_hand(weights: list, momentum: float) -> list:
+    """The average after each step, with the momentum that rises; ``weights`` after each step."""
+    average = weights[0]
+    for n, latest in enumerate(weights[1:], start=1):
+        share = min(momentum, (1 + n) / (10 + n))
+        average = [share * a + (1 - share) * w for a, w in zip(average, latest, strict=True)]
+    return average
+
+
+def right_answer(schedule, x_t, t, x_start, prediction: str) -> object:
+    """What a network that knows the clean image answers, to any prediction."""
+    noise = predict_noise_from_x_start(schedule, x_t, t, x_start)
+    return PREDICTIONS[prediction].target(schedule, as_float32(x_start), noise, x_t, t)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from keras import ops
 from keras.random import SeedGenerator
+from pocket import right_answer
 from scipy.stats import energy_distance
 
 from diffusion_walkthrough import backward_sampling
@@ -34,7 +35,6 @@ from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.gaussian_mixture import GaussianMixture
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 from diffusion_walkthrough.parameters import DiffusionParameters
-from diffusion_walkthrough.predictions import predict_from_x_start
 from diffusion_walkthrough.training import DiffusionModel
 
 PAPER = NoiseSchedule(make_betas("linear", 1000))
@@ -544,7 +544,7 @@ def network_of(images, schedule, prediction):
 
     def network(shown, training):
         assert training is False
-        return predict_from_x_start(schedule, *shown, perfect(*shown), prediction)
+        return right_answer(schedule, *shown, perfect(*shown), prediction)
 
     return network
 

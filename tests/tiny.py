@@ -28,3 +28,15 @@ TINY = DiffusionParameters(
     ),
     variance="fixed_small",
 )
+
+#: The smallest UNet that there can be.
+SMALLEST_UNET = UNetParameters(
+    image_size=4,
+    channels=1,
+    base_width=4,
+    width_multipliers=(1,),
+    residual_blocks=1,
+    attention_sizes=(),
+    dropout=0.0,
+    groups=2,
+)

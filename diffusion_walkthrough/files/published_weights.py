@@ -225,7 +225,10 @@ def _new_values(
     found = {name: s[:2] if s[2:] == (1, 1) else s for name, s in arrays.shapes.items()}
     if misfit := arrays._replace(shapes=found).misfit(needed, ours):
         size, own = _described(found, image_size), _described(needed, image_size)
-        advice = "a whole UNet2DModel without class labels, as diffusers' save_pretrained writes it"
+        advice = (
+            "a whole UNet2DModel without class labels, as diffusers' save_pretrained writes it (a "
+            "learned variance doubles the last layer: build_unet has learned_variance=True for it)"
+        )
         if size and size != own:
             advice = f"a file of {own}; or, for this one, build the network with {size}"
         raise MisfitError(f"{path} does not fit the network: {misfit}. Take {advice}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from pocket import compiled, digits, numpy, pocket_model
+from pocket import averaged_by_hand, compiled, digits, numpy, pocket_model
 
 from diffusion_walkthrough.engine.callbacks import RunProgress, SampleHistory
 from diffusion_walkthrough.engine.optimizer import AveragingAdam
@@ -18,15 +18,6 @@ def own_weights(model: DiffusionModel) -> list[np.ndarray]:
     if BACKEND == "jax":
         model.jax_state_sync()  # there the variables are elsewhere during an epoch
     return [np.array(w) for w in model.network.get_weights()]
-
-
-def averaged_by_hand(weights, momentum):
-    """The average after each step, with the momentum that rises; ``weights`` after each step."""
-    average = weights[0]
-    for n, latest in enumerate(weights[1:], start=1):
-        share = min(momentum, (1 + n) / (10 + n))
-        average = [share * a + (1 - share) * w for a, w in zip(average, latest, strict=True)]
-    return average
 
 
 def assert_weights(found, expected, **tolerance):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from pocket import averaged_by_hand
 
 from diffusion_walkthrough.engine.optimizer import AveragingAdam, bare_optimizer, replica_count
 
@@ -86,15 +87,6 @@ def test_gradients_on_a_few_rows_count_as_whole_ones():
         found.append((numpy(variable), numpy(optimizer.tally)))
     np.testing.assert_array_equal(found[0][0], found[1][0])
     assert found[0][1][0] == found[1][1][0] == 3.0
-
-
-def averaged_by_hand(after, momentum):
-    """The average after each step, with the momentum that rises; ``after`` has the weights."""
-    average = after[0]
-    for n, latest in enumerate(after[1:], start=1):
-        share = min(momentum, (1 + n) / (10 + n))
-        average = [share * a + (1 - share) * w for a, w in zip(average, latest, strict=True)]
-    return average
 
 
 @pytest.mark.parametrize("momentum", [0.15, 0.9999])

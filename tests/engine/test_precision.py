@@ -14,7 +14,6 @@ from pocket import pocket_model
 from tiny import TINY
 
 from diffusion_walkthrough.backward_sampling import p_sample_loop
-from diffusion_walkthrough.checkpoints import load_model, save_model
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.engine.optimizer import bare_optimizer
 from diffusion_walkthrough.engine.precision import dtype_policy
@@ -220,23 +219,6 @@ def test_a_step_of_the_published_optimizer_is_that_of_float32(precision):
     size = np.linalg.norm(weighed["float32"])
     assert size > 0
     assert np.linalg.norm(weighed[precision] - weighed["float32"]) < 0.1 * size
-
-
-@trains_float16
-def test_a_keras_file_goes_on_training_in_its_precision(tmp_path):
-    """Weights, moments, average and loss scale come back: the next step is the same."""
-    parameters = in_precision("mixed_float16", ema_momentum=0.5)
-    model = DiffusionModel(parameters, seed=0)
-    model.compile(run_eagerly=True)
-    model.fit(digits(64), batch_size=32, verbose=0)
-    again = load_model(save_model(model, tmp_path / "model.keras"))
-    again.run_eagerly = True
-    for ours, theirs in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(numpy(ours), numpy(theirs))
-    for one in (model, again):
-        one.fit(digits(64), batch_size=32, verbose=0)
-    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def loss_after_30_steps(precision: str) -> float:

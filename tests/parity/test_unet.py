@@ -77,7 +77,8 @@ def test_a_learned_variance_doubles_the_channels_in_both(tmp_path):
     assert expected.shape == (4, 8, 8, 2)
     assert networks.relative_error(networks.our_output(ours, x_t, t), expected) < TOLERANCE
     with pytest.raises(
-        ValueError, match=r"conv_out.weight .*has shape \(2, 8, 3, 3\), .*needs \(1, "
+        ValueError,
+        match=r"conv_out.weight .*has shape \(2, 8, 3, 3\), .*needs \(1, .*learned_variance=True",
     ):
         load_published_weights(build_unet(TINY), tmp_path)
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from tiny import SMALLEST_UNET
 
 from diffusion_walkthrough import unet
 from diffusion_walkthrough.parameters import DiffusionParameters, UNetParameters
@@ -32,16 +33,6 @@ BACKEND = keras.backend.backend()
 DIGITS = DiffusionParameters.digits().unet
 CIFAR10 = DiffusionParameters.cifar10().unet
 FACES_256 = DiffusionParameters.celeba_hq_256().unet
-TINY = UNetParameters(
-    image_size=4,
-    channels=1,
-    base_width=4,
-    width_multipliers=(1,),
-    residual_blocks=1,
-    attention_sizes=(),
-    dropout=0.0,
-    groups=2,
-)
 SMALL = UNetParameters(
     image_size=16,
     channels=3,
@@ -151,7 +142,7 @@ def test_golden_numbers_of_the_published_networks():
 
 
 def test_a_tiny_network_counted_by_hand():
-    assert multiply_adds_by_part(TINY) == {
+    assert multiply_adds_by_part(SMALLEST_UNET) == {
         "time": 4 * 16 + 16 * 16,
         "first": 9 * 1 * 4 * 16,
         "down 4": 2 * (9 * 4 * 4 * 16) + 16 * 4,
@@ -159,7 +150,7 @@ def test_a_tiny_network_counted_by_hand():
         "up 4": 2 * (9 * 8 * 4 * 16 + 9 * 4 * 4 * 16 + 16 * 4 + 8 * 4 * 16),
         "last": 9 * 4 * 1 * 16,
     }
-    assert count_multiply_adds(TINY) == 33_536
+    assert count_multiply_adds(SMALLEST_UNET) == 33_536
 
 
 def test_attention_counted_by_loops():
@@ -171,7 +162,7 @@ def test_attention_counted_by_loops():
     assert attention_multiply_adds(width, side=3) == count
 
 
-@pytest.mark.parametrize("parameters", [TINY, SMALL, DIGITS, CIFAR10, FACES_256])
+@pytest.mark.parametrize("parameters", [SMALLEST_UNET, SMALL, DIGITS, CIFAR10, FACES_256])
 def test_parameters_and_operations_are_of_the_same_parts(parameters):
     assert list(multiply_adds_by_part(parameters)) == list(parameters_by_part(parameters))
 
@@ -217,7 +208,9 @@ def traced_specs(parameters):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="asks TensorFlow's profiler")
 @pytest.mark.parametrize(
-    "parameters", [TINY, SMALL, DIGITS, CIFAR10], ids=["tiny", "small", "digits", "cifar10"]
+    "parameters",
+    [SMALLEST_UNET, SMALL, DIGITS, CIFAR10],
+    ids=["tiny", "small", "digits", "cifar10"],
 )
 def test_tensorflow_counts_the_same(parameters, capfd):
     network = build(parameters)
@@ -297,11 +290,11 @@ def test_twice_the_side_costs_four_times_as_much_and_pairs_sixteen_times(multipl
 
 
 def test_operations_are_six_for_each_multiply_add_and_image():
-    assert operations_per_epoch(TINY, 10) == 2 * 3 * 10 * 33_536
-    assert operations_per_epoch(TINY, np.int64(10)) == 2 * 3 * 10 * 33_536
+    assert operations_per_epoch(SMALLEST_UNET, 10) == 2 * 3 * 10 * 33_536
+    assert operations_per_epoch(SMALLEST_UNET, np.int64(10)) == 2 * 3 * 10 * 33_536
 
 
 @pytest.mark.parametrize("images", [0, -3, 1.5, True, "many", None])
 def test_an_epoch_needs_a_number_of_images(images):
     with pytest.raises(ValueError, match=r"images=.*at least 1.*len\(images\)"):
-        operations_per_epoch(TINY, images)
+        operations_per_epoch(SMALLEST_UNET, images)
