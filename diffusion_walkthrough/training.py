@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from diffusion_walkthrough.backward_sampling import Denoiser, ddpm_step, walk
-from diffusion_walkthrough.engine.cores import SideBySide, keep_operations_on_one_core
+from diffusion_walkthrough.engine.cores import keep_operations_on_one_core, side_by_side
 from diffusion_walkthrough.engine.drawing import CompiledNetwork
 from diffusion_walkthrough.engine.feeding import QuestionSet
 from diffusion_walkthrough.engine.optimizer import AveragingAdam
@@ -147,7 +147,7 @@ class DiffusionModel(TrainedOnQuestions):
         self.schedule = NoiseSchedule.from_parameters(parameters.schedule)
         with dtype_policy(parameters.training.precision):
             self.network = network or build_unet(parameters.unet, parameters.variance == "learned")
-        self.ask = SideBySide(lambda *shown, training: self.network(list(shown), training=training))
+        self.ask = side_by_side(self.network)
         reading = self.schedule, parameters.prediction, parameters.variance
         self.denoise = Denoiser(CompiledNetwork(self.network), *reading)
 

@@ -67,9 +67,13 @@ class SideBySide:
     the way, such as dropout's. What comes of an image must not depend on the others in the batch.
     """
 
-    def __init__(self, work: Callable[..., Any]) -> None:
-        """Remember the work: a function from tensors, each ``(batch, …)``, to one more."""
-        self.work = work
+    def __init__(self, work: Callable[..., Any], random: bool = False) -> None:
+        """Remember the work: a function from tensors, each ``(batch, …)``, to one more.
+
+        ``random`` says that it draws numbers on the way. TensorFlow lets functions that do so wait
+        for each other: each share is then written down apart.
+        """
+        self.work, self.random = work, random
         self._written_down: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, *batch: Any, **options: Any) -> Any:
@@ -105,12 +109,19 @@ class SideBySide:
         def work(*batch: Any) -> Any:
             return self.work(*batch, **options)
 
-        if tf.distribute.has_strategy():  # each replica has weights of its own
+        if self.random or tf.distribute.has_strategy():  # each replica has weights of its own
             return work
         key = tuple(sorted(options.items()))
         if key not in self._written_down:
             self._written_down[key] = tf.function(work, autograph=False, reduce_retracing=True)
         return self._written_down[key]
+
+
+def side_by_side(network: keras.Model) -> SideBySide:
+    """Let the cores share the batches of a network, ``(*inputs, training=…)``."""
+    # Dropout's generators have states, which are variables but not weights.
+    random = len(network.variables) > len(network.weights)
+    return SideBySide(lambda *shown, **options: network(list(shown), **options), random)
 
 
 def _on_cores() -> bool:

@@ -174,7 +174,7 @@ class _Probe(keras.Model):
         embedding = keras.Input((embedding_width,))
         y = residual_block(x, embedding, new_width, groups, dropout)
         self.block = keras.Model([x, embedding], y)
-        self.ask = SideBySide(self._ask)
+        self.ask = SideBySide(self._ask, random=dropout > 0)
         self.built = True
 
     def call(self, index: Any, training: bool | None = None) -> Any:

@@ -17,9 +17,9 @@ from tiny import TINY
 from diffusion_walkthrough.engine import cores
 from diffusion_walkthrough.engine.cores import (
     MOST_SHARES,
-    SideBySide,
     keep_operations_on_one_core,
     share_count,
+    side_by_side,
 )
 
 on_tensorflow = pytest.mark.skipif(
@@ -35,10 +35,6 @@ def network():
     return network
 
 
-def side_by_side_with(network):
-    return SideBySide(lambda x, t, training=False: network([x, t], training=training))
-
-
 def question(batch: int):
     rng = np.random.default_rng(batch)
     x = rng.standard_normal((batch, *TINY.unet.image_shape)).astype("float32")
@@ -51,7 +47,7 @@ def test_each_image_gets_its_own_answer_whatever_the_batch(network, monkeypatch,
     import tensorflow as tf
 
     monkeypatch.setattr(cores, "share_count", lambda: shares)
-    ask = tf.function(side_by_side_with(network), reduce_retracing=True, autograph=False)
+    ask = tf.function(side_by_side(network), reduce_retracing=True, autograph=False)
     for batch in (1, 2, 3, 5, 8):
         x, t = question(batch)
         found = ops.convert_to_numpy(ask(x, t))
@@ -69,7 +65,7 @@ def test_the_gradient_is_that_of_the_whole_batch(monkeypatch, batch):
     network = pocket_network()
     monkeypatch.setattr(cores, "share_count", lambda: 2)
     weights = [v.value for v in network.trainable_variables]
-    ask = side_by_side_with(network)
+    ask = side_by_side(network)
     x, t = question(batch)
 
     @tf.function(autograph=False)  # which would read the source of what is called anew
@@ -92,13 +88,32 @@ def test_each_share_has_dropout_of_its_own(monkeypatch):
     monkeypatch.setattr(cores, "share_count", lambda: 2)
     unet = dataclasses.replace(TINY.unet, dropout=0.5)
     network = pocket_network(dataclasses.replace(TINY, unet=unet))
-    ask = tf.function(side_by_side_with(network), autograph=False)
+    ask = tf.function(side_by_side(network), autograph=False)
     x, t = question(1)
     x, t = np.repeat(x, 4, axis=0), np.repeat(t, 4)
     first, second = np.split(ask(x, t, training=True).numpy(), 2)
     assert np.abs(first - second).max() > 0.1
     again = ask(x, t, training=True).numpy()
     assert np.abs(again[:2] - first).max() > 0.1
+
+
+@on_tensorflow
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_no_share_waits_for_another(monkeypatch, dropout):
+    """Functions with states of their own, such as those of dropout, would be put in a row."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(cores, "share_count", lambda: 2)
+    unet = dataclasses.replace(TINY.unet, dropout=dropout)
+    ask = side_by_side(pocket_network(dataclasses.replace(TINY, unet=unet)))
+    train = tf.function(lambda x, t: ask(x, t, training=True), autograph=False)
+    operations = train.get_concrete_function(*question(4)).graph.get_operations()
+    calls = [op for op in operations if "PartitionedCall" in op.type]
+    assert len(calls) == (0 if dropout else 2)
+    assert not any(before in calls for op in calls for before in op.control_inputs)
+    products = [op for op in operations if op.type == "MatMul"]
+    assert len(products) == (2 * 2 if dropout else 0)
+    assert not any(op.control_inputs for op in products)
 
 
 @on_tensorflow
@@ -117,7 +132,7 @@ def test_the_network_is_written_down_once_for_all_shares(monkeypatch):
     monkeypatch.setattr(type(network), "call", counted)
     shapes = (None, *TINY.unet.image_shape), (None,)
     specs = [tf.TensorSpec(*spec) for spec in zip(shapes, ("float32", "float32"), strict=True)]
-    ask = tf.function(side_by_side_with(network), input_signature=specs, autograph=False)
+    ask = tf.function(side_by_side(network), input_signature=specs, autograph=False)
     for batch in (4, 7):
         ask(*question(batch))
     assert len(traces) == 1
@@ -125,7 +140,7 @@ def test_the_network_is_written_down_once_for_all_shares(monkeypatch):
 
 def test_what_is_not_written_down_is_asked_in_one_piece(network):
     x, t = question(3)
-    found = ops.convert_to_numpy(side_by_side_with(network)(x, t))
+    found = ops.convert_to_numpy(side_by_side(network)(x, t))
     np.testing.assert_array_equal(found, ops.convert_to_numpy(network([x, t])))
 
 
