@@ -30,8 +30,12 @@ help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 14
 
 .PHONY: lab
-lab: $(STAMP) ## set up, then open the course in JupyterLab
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
+lab: study ## set up, then open your copy of the course in JupyterLab
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/study/00_start_here.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.PHONY: study
+study: $(STAMP) ## copy the notebooks, without outputs, into study/, where you work (FRESH=1: anew, the old kept)
+	$(BIN)/python tools/study.py $(if $(FRESH),--fresh)
 
 .PHONY: test
 test: $(STAMP) ## set up, then run all tests and compare every notebook's outputs

@@ -7,6 +7,7 @@ CIFAR-10 come through Keras; a folder of pictures or an ``.npz`` file works just
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -78,6 +79,12 @@ def companion_digit() -> tuple[Images, int]:
 
     It is number ``COMPANION_INDEX`` of the training digits.
     """
+    image, label = _companion()
+    return image.copy(), label
+
+
+@functools.cache  # sliders ask for it a dozen times a second
+def _companion() -> tuple[Images, int]:
     images, labels = _load_digits("train")
     return images[COMPANION_INDEX], int(labels[COMPANION_INDEX])
 

@@ -95,7 +95,11 @@ class GaussianMixture:
         return means[component] + deviations[component] * rng.standard_normal(n)
 
     def score(self, x: ArrayLike) -> FloatArray:
-        """The slope of the log density, d log p(x) / dx, at ``x``."""
+        """The slope of the log density, d log p(x) / dx, at ``x``.
+
+        Of a :meth:`noised` mixture it is -E[ε | x_t] / √(1 - ᾱ): whoever guesses the noise knows
+        the score (Vincent 2011, doi 10.1162/NECO_a_00142).
+        """
         slopes = (self.means - _column(x)) / np.square(self.standard_deviations)
         return np.asarray(np.sum(np.exp(log_softmax(self._log_joint(x), axis=-1)) * slopes, -1))
 

@@ -214,7 +214,7 @@ def bits_per_dim(
 ) -> BitsPerDim:
     """Bound how many bits the model needs to store each image: all terms of Eq. 5, added up.
 
-    For each image and each t one noisy version is drawn: an estimate, good over many images.
+    One noisy version is drawn for each image and t. Below SMALLEST_PROBABILITY, L_0 is cut off.
 
     Args:
         denoise: a denoise function; whether its images are clipped is its own affair.

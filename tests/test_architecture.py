@@ -137,10 +137,15 @@ def test_functions_of_the_package_can_be_read_in_one_look():
 
 
 def chapters():
-    """Names of the chapters that have a notebook: notebooks/NN_name.ipynb."""
+    """Names of the chapters that have a notebook: notebooks/NN_name.ipynb.
+
+    A second page of a chapter, notebooks/NNb_name.ipynb, has no module of its own.
+    """
     names = [path.stem.partition("_") for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
-    assert all(number.isdigit() and len(number) == 2 for number, _, _ in names)
-    return [name for _, _, name in names if name not in WITHOUT_A_MODULE]
+    assert all(re.fullmatch(r"\d\d[b-z]?", number) for number, _, _ in names)
+    firsts = {number for number, _, _ in names if number.isdigit()}
+    assert {number[:2] for number, _, _ in names} == firsts
+    return [name for n, _, name in names if n in firsts and name not in WITHOUT_A_MODULE]
 
 
 @pytest.mark.parametrize("chapter", chapters())
@@ -181,7 +186,7 @@ def test_every_check_has_a_solution_of_its_name(check_file):
         for node in ast.parse(check_file.read_text("utf-8")).body
         for name in (
             [node.name]
-            if isinstance(node, ast.FunctionDef)
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
             else [getattr(target, "id", "") for target in getattr(node, "targets", [])]
         )
     }

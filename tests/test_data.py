@@ -77,6 +77,8 @@ def test_the_companion_is_always_the_same_three():
     assert labels[COMPANION_INDEX] == 3
     # Number 3 of the rows of pixels, from 0 to 16, as scikit-learn has it.
     np.testing.assert_array_equal((image[3, :, 0] + 1) * 8, [0, 0, 0, 12, 16, 6, 0, 0])
+    image[:] = 0  # the reader's copy, to be changed at will
+    np.testing.assert_array_equal(companion_digit()[0], images[COMPANION_INDEX])
 
 
 def test_image_size_resizes_and_stays_in_range():

@@ -34,6 +34,11 @@ def widget(plain):
     return {"output_type": "display_data", "data": data, "metadata": {}}
 
 
+def at_rest(plain):
+    metadata = {"diffusion_walkthrough": {"widget": True}}
+    return {"output_type": "display_data", "data": {"text/plain": plain}, "metadata": metadata}
+
+
 def error_output(message="no such schedule"):
     return {"output_type": "error", "ename": "ValueError", "evalue": message, "traceback": []}
 
@@ -63,7 +68,8 @@ GOOD_CELLS = [
     prose("# Noise\n\nWrite `x + noise`, and ![a digit](digit.png).\n\n$$\n\n    x_t = a\n\n$$"),
     code("print(0.98)", [text_output("0.98 of the signal is left at t = 12 of 1000, s = 0.008\n")]),
     code("show(x)", [picture(), picture("image/svg+xml")]),
-    code("slider", [widget("A slider for t and the digit at that t.")]),
+    code("slider", [widget("A slider for t. (Run this cell to move it.)")]),
+    code("rest", [at_rest("Predict. Which is it? Run this cell to choose.")]),
     code("fit()", [text_output("3.2 s, 12 ms/step in /home/someone")], ["nbval-ignore-output"]),
     code("bad()", [error_output()], ["raises-exception"]),
     code("size()", [text_output("143 MB of weights")], ["stable-output"]),
@@ -90,6 +96,8 @@ BROKEN = {
     "picture in prose": ([prose("![](digit.png)")], "a picture without alt text"),
     "img in prose": ([prose("<img src='digit.png'>")], "<img> without alt"),
     "widget repr": ([code(outputs=[widget("VBox(children=(IntSlider(value=0),))")])], "a widget"),
+    "widget at rest": ([code(outputs=[at_rest("IntSlider(value=0)")])], "a widget described"),
+    "widget that is silent": ([code(outputs=[at_rest("A slider for t.")])], "a widget described"),
     "widget without text": ([code(outputs=[widget("")])], "a widget described as ''"),
     "fenced code": ([prose("Type:\n\n```python\nx = 1\n```")], "code in a Markdown cell"),
     "fence with tildes": ([prose("~~~\nx\n~~~")], "code in a Markdown cell"),
@@ -220,15 +228,44 @@ def test_executing_stamps_the_notebook_and_leaves_nothing_to_find(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ipynb"]
 
 
-def test_executing_twice_gives_the_same_bytes_for_widgets(tmp_path):
-    source = "import ipywidgets\nipywidgets.VBox([ipywidgets.IntSlider(), ipywidgets.HTML('x')])"
-    path = write_notebook(tmp_path / "a.ipynb", code(source))
+WIDGET_SOURCE = """
+import ipywidgets
+from diffusion_walkthrough.classroom.widgets import show_widget
+show_widget(ipywidgets.IntSlider(), "A slider. Run this cell to move it.", b"\\x89PNG")
+"""
+
+
+def test_a_widget_leaves_its_sentence_its_picture_and_a_mark(tmp_path):
+    path = write_notebook(tmp_path / "a.ipynb", code(WIDGET_SOURCE.strip()))
     notebooks.execute(path)
+    (output,) = notebooks.read(path).cells[0].outputs
+    assert output.data == {
+        "text/plain": "A slider. Run this cell to move it.",
+        "image/png": "iVBORw==",
+    }
+    assert output.metadata["diffusion_walkthrough"] == {"widget": True}
+    assert notebook_rules.is_widget(output)
+    assert "widgets" not in notebooks.read(path).metadata
+    assert notebooks.check(path) == []
     first = path.read_text()
-    assert "IntSliderModel" in first
     notebooks.execute(path, force=True)
     assert path.read_text() == first
     assert notebooks.execute(path) == "up to date"
+
+
+def test_a_widget_that_an_editor_saved_alive_is_found_and_laid_to_rest(tmp_path):
+    path = write_notebook(tmp_path / "a.ipynb", code(WIDGET_SOURCE.strip()))
+    notebooks.execute(path)
+    tidy = path.read_text()
+    content = notebooks.read(path)
+    content.cells[0].outputs[0].data[notebook_rules.WIDGET_TYPE] = {"model_id": "a" * 32}
+    state = {"application/vnd.jupyter.widget-state+json": {"state": {"a" * 32: {}}}}
+    content.metadata["widgets"] = state
+    path.write_text(nbformat.writes(content) + "\n")
+    (finding,) = notebooks.check(path)
+    assert "live widgets" in finding.rule
+    assert notebooks.execute(path) == "up to date"
+    assert path.read_text() == tidy
 
 
 def test_a_failing_cell_is_named_and_the_file_left_alone(tmp_path):

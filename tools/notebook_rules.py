@@ -182,16 +182,23 @@ def rule_alt_text_in_prose(notebook: Notebook) -> Iterator[Finding]:
             yield Finding(notebook.name, number, problem, "Say there what it shows")
 
 
+def is_widget(output: Output) -> bool:
+    """Whether an output is a widget, alive or laid to rest by `tools/notebooks.py execute`."""
+    marked = output.get("metadata", {}).get(STAMP_KEY, {}).get("widget")
+    return bool(marked) or WIDGET_TYPE in output.get("data", {})
+
+
 def rule_widgets_described(notebook: Notebook) -> Iterator[Finding]:
-    """Where no kernel runs, a sentence stands in the widget's place."""
+    """Where no kernel runs, a sentence stands in the widget's place, and says how to wake it."""
     for number, cell in numbered(notebook, "code"):
-        for output in cell["outputs"]:
-            if WIDGET_TYPE not in output.get("data", {}):
-                continue
+        for output in filter(is_widget, cell["outputs"]):
             plain = text_of(output["data"].get("text/plain")).strip()
-            if len(plain.split()) < 3 or re.match(r"<|[A-Za-z_]\w*\(", plain):
+            if "Run this cell" not in plain or re.match(r"<|[A-Za-z_]\w*\(", plain):
                 rule = f"a widget described as {plain[:40]!r}"
-                remedy = "Show it through diffusion_walkthrough.classroom with a sentence"
+                remedy = (
+                    "Show it through diffusion_walkthrough.classroom with a sentence that says"
+                    " what it is, and 'Run this cell' to do what"
+                )
                 yield Finding(notebook.name, number, rule, remedy)
 
 

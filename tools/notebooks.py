@@ -13,7 +13,6 @@ import copy
 import hashlib
 import json
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 from notebook_rules import (
     STAMP_KEY,
+    WIDGET_TYPE,
     Finding,
     Notebook,
     findings,
@@ -38,8 +38,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "diffusion_walkthrough"
 NOTEBOOKS = ROOT / "notebooks"
 CELL_TIMEOUT = 900  # seconds; the longest cell trains for 90 on two cores
-WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-MODEL_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 # The same on every machine, whichever patch version of Python ran it.
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -110,12 +108,10 @@ def keep_or_make_ids(content: dict[str, Any]) -> None:
         used.add(identifier)
 
 
-def normalise(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
-    """The notebook without what differs from run to run: versions, timestamps, random ids."""
+def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook without what differs from run to run: versions, timestamps, live widgets."""
     notebook = copy.deepcopy(notebook)
-    kept = {
-        key: notebook.metadata[key] for key in ("widgets", STAMP_KEY) if key in notebook.metadata
-    }
+    kept = {STAMP_KEY: notebook.metadata[STAMP_KEY]} if STAMP_KEY in notebook.metadata else {}
     notebook.metadata = nbformat.from_dict(
         {"kernelspec": KERNELSPEC, "language_info": LANGUAGE_INFO, **kept}
     )
@@ -123,34 +119,19 @@ def normalise(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNo
         cell.metadata = nbformat.from_dict(
             {key: value for key, value in cell.metadata.items() if key not in PASSING_METADATA}
         )
-    return number_widgets(notebook, name)
+        for output in cell.get("outputs", []):
+            lay_to_rest(output)
+    return notebook
 
 
-def number_widgets(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
-    """Replace the random ids of the stored widgets by ones that follow from their order."""
-    models = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
-    prefix = hashlib.sha256(name.encode()).hexdigest()[:24]
-    new_ids = {
-        old: f"{prefix}{position:08x}"
-        for position, old in enumerate(widget_order(notebook, models))
-    }
-    text = MODEL_ID.sub(lambda match: new_ids.get(match[0], match[0]), nbformat.writes(notebook))
-    return nbformat.reads(text, as_version=4)
+def lay_to_rest(output: nbformat.NotebookNode) -> None:
+    """Leave of a widget what is true without a kernel: its sentence, its first picture, a mark.
 
-
-def widget_order(notebook: nbformat.NotebookNode, models: dict[str, Any]) -> list[str]:
-    """The ids of the stored widgets: as the page shows them, with their parts, then the rest."""
-    texts = {model: json.dumps(state, sort_keys=True) for model, state in models.items()}
-    order: dict[str, None] = {}  # a set that remembers the order
-    queue = MODEL_ID.findall(json.dumps([cell.get("outputs") for cell in notebook.cells]))
-    while queue:
-        model = queue.pop(0)
-        if model in models and model not in order:
-            order[model] = None
-            queue.extend(MODEL_ID.findall(texts[model]))
-    rest = (model for model in models if model not in order)
-    # What no cell shows has only its content to be ordered by; the ids in it are random.
-    return [*order, *sorted(rest, key=lambda model: (MODEL_ID.sub("", texts[model]), model))]
+    A stored slider moves, and nothing follows; where its state is missing, the page says "model
+    not found".
+    """
+    if output.get("data", {}).pop(WIDGET_TYPE, None) is not None:
+        output.metadata[STAMP_KEY] = {"widget": True}
 
 
 def write(notebook: nbformat.NotebookNode, path: Path) -> None:
@@ -174,7 +155,6 @@ def is_up_to_date(notebook: nbformat.NotebookNode, name: str) -> bool:
 
 def run_cells(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Run all cells in a fresh kernel beside the notebook; a NotebookError names a failing cell."""
-    notebook.metadata.pop("widgets", None)
     client = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT,
@@ -182,7 +162,7 @@ def run_cells(notebook: nbformat.NotebookNode, path: Path) -> None:
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
         coalesce_streams=True,
-        store_widget_state=True,
+        store_widget_state=False,
     )
     try:
         client.execute()
@@ -225,7 +205,7 @@ def execute(path: Path, force: bool = False) -> str:
         run_cells(notebook, path)
         notebook.metadata[STAMP_KEY] = {"code": digest}
         done = f"executed in {time.perf_counter() - start:.0f} s"
-    notebook = normalise(notebook, path.name)
+    notebook = normalise(notebook)
     if nbformat.writes(notebook) + "\n" != before:
         write(notebook, path)
     return done
@@ -235,8 +215,8 @@ def check(path: Path) -> list[Finding]:
     """Every rule that one notebook breaks."""
     notebook = read(path)
     found = list(findings(Notebook(path.name, notebook, code_digest(notebook))))
-    if nbformat.writes(normalise(notebook, path.name)) != nbformat.writes(notebook):
-        rule = "metadata that an editor left (versions, timestamps, random widget ids)"
+    if nbformat.writes(normalise(notebook)) != nbformat.writes(notebook):
+        rule = "metadata that an editor left (versions, timestamps, live widgets)"
         found.append(Finding(path.name, None, rule, "Run `make notebooks`, which tidies it"))
     return found
 

@@ -41,4 +41,12 @@ if [ -n "$group" ]; then
     echo "Adding the group '$group' ..."
     "${pip[@]}" --group "$group"
 fi
+# JupyterLab: sliders that survive saving and opening again, and nothing that covers the page.
+mkdir -p "$venv/share/jupyter/lab/settings"
+cat >"$venv/share/jupyter/lab/settings/overrides.json" <<'END'
+{
+  "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true},
+  "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}
+}
+END
 touch "$venv/.installed"

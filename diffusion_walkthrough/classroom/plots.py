@@ -19,6 +19,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -105,7 +106,11 @@ def draw_image(axes: Axes, image: Any, title: str = "", value_range: float = 1.0
 
 
 def image_strip(
-    images: Sequence[Any], titles: Sequence[str] = (), value_range: float = 1.0, rows: int = 1
+    images: Sequence[Any],
+    titles: Sequence[str] = (),
+    value_range: float = 1.0,
+    rows: int = 1,
+    signal: Sequence[float] | None = None,
 ) -> Figure:
     """Draw a few images side by side, each under its title.
 
@@ -114,17 +119,49 @@ def image_strip(
         titles: one short text each, or none at all.
         value_range: what counts as white; larger than 1 for noisy images.
         rows: over how many rows to spread them.
+        signal: the share √ᾱ of the clean image in each, in [0, 1], drawn as a bar below it.
+
+    Raises:
+        ValueError: if there are not as many shares as images, or one lies outside [0, 1].
     """
+    if signal is not None and len(signal) != len(images):
+        raise ValueError(f"{len(signal)} shares of signal for {len(images)} images.")
     columns = -(-len(images) // rows)
     width = min(7.5, 1.3 * columns)
-    height = rows * (width / columns + (0.3 if titles else 0.05))
+    above, below = 0.3 if titles else 0.05, 0.0 if signal is None else 0.2
+    height = rows * (width / columns + above + below)
     figure, axes = new_figure(columns, rows, width, height, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for i, image in enumerate(images):
         axes.flat[i].set_axis_on()
         draw_image(axes.flat[i], image, titles[i] if titles else "", value_range)
+        if signal is not None:
+            draw_gauge(axes.flat[i], signal[i], with_number=width / columns >= 0.85)
     return figure
+
+
+def draw_gauge(axes: Axes, share: float, with_number: bool = True) -> None:
+    """Draw a bar below axes that is empty at 0 and full at 1.
+
+    Args:
+        axes: with an image in it.
+        share: in [0, 1].
+        with_number: whether the number stands at the bar's right, which takes a third of the room.
+
+    Raises:
+        ValueError: if ``share`` lies outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share}: a bar is full at 1 and empty at 0.")
+    whole = 0.64 if with_number else 1.0
+    for part, colour in ((1.0, "#dddddd"), (share, BLUE)):
+        bar = Rectangle((0, -0.13), whole * part, 0.07, transform=axes.transAxes, color=colour)
+        bar.set(linewidth=0, clip_on=False)
+        axes.add_patch(bar)
+    if with_number:
+        options: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "center"}
+        axes.text(1, -0.1, f"{share:.2f}", fontsize=8, **options)
 
 
 def tile(images: Any, columns: int = 8, scale: int = 6, gap: int = 2) -> NDArray[np.uint8]:

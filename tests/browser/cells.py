@@ -1,13 +1,15 @@
-"""Which cells of a notebook have to run before its sliders can be moved."""
+"""Which cells of a notebook have to run before its widgets can be used."""
 
 from __future__ import annotations
 
+import re
 import symtable
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import pairwise
 
 from IPython.core.inputtransformer2 import TransformerManager
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
+from notebook_rules import is_widget
 
 
 def names_bound(table: symtable.SymbolTable) -> set[str]:
@@ -26,12 +28,12 @@ def names_read(table: symtable.SymbolTable) -> Iterator[str]:
 
 
 def shows_a_widget(cell) -> bool:
-    """Whether a cell was left with a widget below it."""
-    return any(WIDGET in output.get("data", {}) for output in cell.get("outputs", []))
+    """Whether a cell was left with a widget, or what stands in for one, below it."""
+    return any(map(is_widget, cell.get("outputs", [])))
 
 
-def cells_needed(cells: list) -> list[int]:
-    """Indices of the first code cell, of those with a widget, and of what these build on.
+def cells_needed(cells: list, targets: Collection[int]) -> list[int]:
+    """Indices of the first code cell, of the targets, and of what these build on.
 
     Read from the end: a cell is needed if it gives a value to a name that a needed one below reads.
     """
@@ -40,7 +42,23 @@ def cells_needed(cells: list) -> list[int]:
     for i in reversed(code):
         source = TransformerManager().transform_cell(cells[i]["source"])
         table = symtable.symtable(source, "cell", "exec")
-        if i == code[0] or shows_a_widget(cells[i]) or names_bound(table) & wanted:
+        if i == code[0] or i in targets or names_bound(table) & wanted:
             needed.append(i)
             wanted = wanted - names_bound(table) | set(names_read(table))
     return needed[::-1]
+
+
+def widget_cells(cells: list) -> list[int]:
+    """Indices of the cells that show a widget."""
+    return [i for i, cell in enumerate(cells) if shows_a_widget(cell)]
+
+
+def predictions(cells: list) -> list[tuple[int, int]]:
+    """Each question with choices that the next code cell answers: the indices of both."""
+    code = [i for i, cell in enumerate(cells) if cell["cell_type"] == "code"]
+    found = []
+    for question, experiment in pairwise(code):
+        asks = re.search(r"(\w+) = predict\(\s*\"[^\"]*\",\s*\"", cells[question]["source"])
+        if asks and f"{asks[1]}.reveal(" in cells[experiment]["source"]:
+            found.append((question, experiment))
+    return found

@@ -27,20 +27,47 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-dev-shm-usage", "--window-size=1400,1000",
 )  # fmt: skip
-# No news toast over the page, and every cell on the page: not only those that fit the window.
-SETTINGS = {
-    "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',
-    "notebook-extension/tracker": '{"windowingMode": "none"}',
+# Every cell on the page: not only those that fit the window.
+SETTINGS = {"notebook-extension/tracker": '{"windowingMode": "none"}'}
+# What the pictures in an element show; null while one of them is not there yet.
+DRAWN = """
+const pictures = Array.from(arguments[0].querySelectorAll('img, svg'));
+if (pictures.some(part => part.tagName === 'IMG' && !(part.complete && part.naturalWidth))) {
+  return null;
 }
-# What a picture shows, whatever its address: its size and its pixels.
-PIXELS = """
-return Array.from(arguments[0].querySelectorAll('img')).map(img => {
-  if (!img.complete || !img.naturalWidth) { return null; }
-  const canvas = document.createElement('canvas');
-  canvas.width = img.naturalWidth; canvas.height = img.naturalHeight;
-  canvas.getContext('2d').drawImage(img, 0, 0);
-  return canvas.toDataURL();
+return pictures.map(part => part.tagName === 'IMG' ? part.src : part.outerHTML).join('\\n') || null;
+"""
+# From now on, the time from each key press in an element until a frame shows its new picture.
+WATCH = """
+const [area] = arguments;
+const drawn = () => Array.from(area.querySelectorAll('img, svg'))
+  .map(part => part.tagName === 'IMG' ? part.src : part.outerHTML).join('\\n');
+let before = drawn(), pressed = null;
+window.delays = [];
+if (window.watching) { window.watching.disconnect(); window.pressing.abort(); }
+window.pressing = new AbortController();
+const options = {capture: true, signal: window.pressing.signal};
+area.addEventListener('keydown', event => { pressed = event.timeStamp; }, options);
+window.watching = new MutationObserver(() => {
+  const now = drawn();
+  if (pressed === null || now === before || !now) { return; }
+  const began = pressed;
+  [before, pressed] = [now, null];
+  requestAnimationFrame(() => setTimeout(() => window.delays.push(performance.now() - began)));
 });
+window.watching.observe(area, {attributes: true, childList: true, subtree: true});
+"""
+# By how many CSS pixels a picture of a widget is wider than its output, or than it was drawn;
+# what `live` enlarges on purpose is pixelated.
+OVERFLOW = """
+const widths = Array.from(document.querySelectorAll('.classroom img, .classroom svg')).map(part => {
+  const box = part.getBoundingClientRect();
+  const place = part.closest('.jp-OutputArea-output').getBoundingClientRect();
+  const enlarged = part.tagName === 'IMG' && getComputedStyle(part).imageRendering !== 'pixelated'
+    ? box.width - part.naturalWidth : 0;
+  return Math.max(enlarged, part.parentElement.closest('svg') ? 0 : box.right - place.right);
+});
+return Math.max(0, ...widths);
 """
 WIDTHS = """
 const images = Array.from(document.querySelectorAll('.jp-Notebook .jp-OutputArea img'));
@@ -211,26 +238,77 @@ class Page:
         """Whether a cell waits for the kernel, runs, or has run."""
         return bool(re.search(r"\[[*\d]", self.cells()[index]["prompt"]))
 
-    def move(self, control: WebElement) -> None:
-        """Move a slider by one key press, or choose a list's next entry; back from the end."""
+    def focus(self, control: WebElement) -> None:
+        """Bring a control into view, with the keyboard on it."""
         self.driver.execute_script(
             "arguments[0].scrollIntoView({block: 'center'}); arguments[0].focus();", control
         )
+
+    def press(self, *keys: str) -> None:
+        """Press keys, one after the other; the first ones are held if they are Shift or Ctrl."""
+        actions = ActionChains(self.driver)
+        held = [key for key in keys if key in (Keys.SHIFT, Keys.CONTROL)]
+        for key in held:
+            actions.key_down(key)
+        actions.send_keys(*[key for key in keys if key not in held])
+        for key in held:
+            actions.key_up(key)
+        actions.perform()
+
+    def step(self, control: WebElement, back: bool = False) -> bool:
+        """Move a slider or a menu by one key press; False, and no key, if it is at that end."""
         if control.tag_name == "select":
-            # By mouse: JupyterLab takes the arrow keys of a list for its own.
             entries = Select(control)
-            chosen = entries.options.index(entries.first_selected_option)
-            at_end = chosen == len(entries.options) - 1
-            entries.select_by_index(chosen - 1 if at_end else chosen + 1)
-            return
-        at_end = control.get_attribute("aria-valuenow") == control.get_attribute("aria-valuemax")
-        key = Keys.ARROW_LEFT if at_end else Keys.ARROW_RIGHT
-        ActionChains(self.driver).send_keys(key).perform()
+            place = entries.options.index(entries.first_selected_option)
+            last = len(entries.options) - 1
+            key = Keys.ARROW_UP if back else Keys.ARROW_DOWN
+        else:
+            ends = ("aria-valuenow", "aria-valuemin", "aria-valuemax")
+            place, first, last = (float(control.get_attribute(name)) for name in ends)
+            place, last = place - first, last - first
+            key = Keys.ARROW_LEFT if back else Keys.ARROW_RIGHT
+        if place == (0 if back else last):
+            return False
+        self.press(key)
+        return True
+
+    def click_beside(self, handle: WebElement) -> None:
+        """Click on a slider's track, at the quarter that is farther from its handle."""
+        track = handle.find_element("xpath", "ancestor::div[contains(@class, 'noUi-base')]")
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'});", track)
+        middle = track.rect["x"] + track.rect["width"] / 2
+        at_right = handle.rect["x"] + handle.rect["width"] / 2 > middle
+        aside = int(track.rect["width"] / 4) * (-1 if at_right else 1)
+        ActionChains(self.driver).move_to_element_with_offset(track, aside, 0).click().perform()
+
+    def delays(self) -> list[float]:
+        """Milliseconds from key press to picture, since the last `watch`."""
+        return self.driver.execute_script("return window.delays")
+
+    def has_followed(self, before: int, deadline: float) -> bool:
+        """Wait for one more picture than there were; False if none comes in these seconds."""
+        try:
+            wait_for("the picture", lambda: len(self.delays()) > before, deadline, 0.02)
+        except LabError:
+            return False
+        return True
+
+    def watch(self, area: WebElement) -> None:
+        """Measure from now on how long pictures in an element take to follow a key press."""
+        self.driver.execute_script(WATCH, area)
+
+    def name_of(self, control: WebElement) -> str:
+        """What a screen reader calls a control."""
+        return control.accessible_name
 
     def picture_sizes(self) -> list[int]:
         """The widths of all pictures below cells, 0 for one that cannot be shown."""
         return self.driver.execute_script(WIDTHS)
 
-    def pictures(self, area: WebElement) -> list[str | None]:
-        """The pixels of the pictures in one output."""
-        return self.driver.execute_script(PIXELS, area)
+    def widest_overflow(self) -> float:
+        """By how many pixels a picture of a widget sticks out, or is enlarged, at most."""
+        return self.driver.execute_script(OVERFLOW)
+
+    def drawn(self, area: WebElement) -> str | None:
+        """What the pictures in one output show; None if there is none yet."""
+        return self.driver.execute_script(DRAWN, area)

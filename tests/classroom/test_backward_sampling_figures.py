@@ -75,22 +75,51 @@ def test_the_balls_show_what_precision_and_recall_count():
     assert (share_within(drawn, left), share_within(real, right)) == pytest.approx(expected)
 
 
+SCHEDULE_100 = NoiseSchedule(make_betas("linear", 100))
+SCHEDULE_20 = NoiseSchedule(make_betas("linear", 20))
+
+
 def test_the_journey_says_where_it_is():
-    _, caption = figures.journey([19, 9, -1], some_frames(), 0)
-    assert "t = 19: 20 steps left" in caption
+    page, caption = figures.journey(SCHEDULE_20, [19, 9, -1], some_frames(), 0)
+    assert "t = 19, 20 steps left" in caption
     assert "50%" in caption
-    assert "stop 0 of 2" in caption
-    assert "10 steps left; 6%" in figures.journey([19, 9, -1], some_frames(), 1)[1]
-    assert "0 steps left; 0%" in figures.journey([19, 9, -1], some_frames(), 2)[1]
+    assert "stop 0 of 2" in page
+    assert f"√ᾱ = {SCHEDULE_20.signal_left:.2f}" in page
+    page, caption = figures.journey(SCHEDULE_20, [19, 9, -1], some_frames(), 1)
+    assert "10 steps left; 6%" in caption
+    page, caption = figures.journey(SCHEDULE_20, [19, 9, -1], some_frames(), 2)
+    assert "0 steps left; 0%" in caption
+    assert "√ᾱ = 1.00" in page
 
 
 def test_the_journey_changes_with_the_stop_and_repeats():
-    pictures = [figures.journey([19, 9, -1], some_frames(), i)[0] for i in range(3)]
-    assert pictures[0].dtype == np.uint8
-    assert not np.array_equal(pictures[0], pictures[1])
-    assert not np.array_equal(pictures[1], pictures[2])
-    again, _ = figures.journey([19, 9, -1], some_frames(), 1)
-    np.testing.assert_array_equal(pictures[1], again)
+    pages = [figures.journey(SCHEDULE_20, [19, 9, -1], some_frames(), i)[0] for i in range(3)]
+    assert len({page[page.index("base64") :] for page in pages}) == 3
+    assert figures.journey(SCHEDULE_20, [19, 9, -1], some_frames(), 1)[0] == pages[1]
+
+
+def test_the_signal_at_a_t_is_the_schedule_s_and_1_where_it_is_clean():
+    signal = figures.signal_at(SCHEDULE_20, [19, 0, -1])
+    expected = [*np.sqrt(SCHEDULE_20.alphas_cumprod[[19, 0]]), 1.0]
+    np.testing.assert_allclose(signal, expected)
+
+
+def test_rows_carry_their_names_and_as_many_images_as_asked():
+    images = {"black": -np.ones((9, 4, 4, 1)), "white": np.ones((9, 4, 4, 1))}
+    black, white = figures.rows(images, columns=3).axes
+    assert (black.get_ylabel(), white.get_ylabel()) == ("black", "white")
+    for axis, level in ((black, 0), (white, 255)):
+        picture = axis.images[0].get_array()
+        assert picture.shape == (28, 3 * 26 + 2, 3)
+        assert picture[5, 5, 0] == level
+
+
+def test_walkers_have_the_colour_of_the_heap_in_which_they_end():
+    walk = np.zeros((11, 4))
+    walk[-1] = (-0.6, 0.05, 0.65, 0.7)
+    colours = [line.get_color() for line in figures.paths(SCHEDULE, {"one": walk}).axes[0].lines]
+    assert len(set(colours)) == 3
+    assert colours[2] == colours[3]
 
 
 def test_neighbours_are_the_nearest_ones_and_the_titles_say_how_near():
@@ -107,9 +136,11 @@ def test_ways_back_stand_in_the_row_of_their_t():
     clean = np.zeros((2, 2, 1))
     hidden = np.full((2, 2, 2, 1), 0.1)
     returned = np.arange(6).reshape(2, 3, 1, 1, 1) / 10 * np.ones((2, 3, 2, 2, 1))
-    axes = figures.returns(clean, hidden, returned, [5, 60]).axes
+    axes = figures.returns(SCHEDULE_100, clean, hidden, returned, [5, 60]).axes
     assert len(axes) == 10
-    assert [axes[0].get_ylabel(), axes[5].get_ylabel()] == ["t = 5", "t = 60"]
+    for axis, t in ((axes[0], 5), (axes[5], 60)):
+        signal = np.sqrt(SCHEDULE_100.alphas_cumprod[t])
+        assert axis.get_ylabel() == f"t = {t}\n√ᾱ = {signal:.2f}"
     assert [a.get_title() for a in axes[:3]] == ["clean", "noised", "way back 1"]
     shown = [np.asarray(a.images[0].get_array()).mean() for a in axes]
     np.testing.assert_allclose(shown, [0, 0.1, 0, 0.1, 0.2, 0, 0.1, 0.3, 0.4, 0.5])
@@ -147,6 +178,7 @@ def test_what_lies_between_stands_below_the_mix_of_pixels():
         lambda: figures.balls(np.eye(4, 2), np.ones((5, 2)) * np.arange(5)[:, None], k=1),
         lambda: figures.neighbours(np.zeros((1, 8, 8, 1)), np.zeros((1, 8, 8, 1))),
         lambda: figures.shared_ways({0: np.zeros((1, 8, 8, 1))}),
+        lambda: figures.rows({"one": np.zeros((2, 8, 8, 1))}, columns=2),
         lambda: figures.between(np.zeros((1, 8, 8, 1)), {}, [0.5]),
     ],
 )

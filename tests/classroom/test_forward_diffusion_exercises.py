@@ -3,10 +3,16 @@ import pytest
 from keras import ops
 
 from diffusion_walkthrough.classroom.exercises import forward_diffusion as ask
-from diffusion_walkthrough.forward_diffusion import add_noise
+from diffusion_walkthrough.forward_diffusion import add_noise, q_posterior_mean_variance
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 
 CHECKS = [ask.check_one_step, ask.check_two_steps, ask.check_jump, ask.check_half_way]
+CHOICES = [
+    (ask.check_impossible_journey, ask.solution_impossible_journey),
+    (ask.check_lost_root, ask.solution_lost_root),
+    (ask.check_reversed, ask.solution_reversed),
+    (ask.check_first_step, ask.solution_first_step),
+]
 FUNCTION_CHECKS = [ask.check_one_step, ask.check_jump]
 ROOT = np.sqrt
 
@@ -63,6 +69,8 @@ WRONG = [
     (ask.check_jump, jump_with_the_variance, "1−ᾱ is the variance"),
     (ask.check_half_way, 500, "Half of the steps is not half of the noise"),
     (ask.check_half_way, 368, "half of the image's amplitude"),
+    (ask.check_half_way, 165, "the noise's factor, reaches 0.5"),
+    (ask.check_half_way, 219, "the β sum up to 0.5"),
     (ask.check_half_way, ask.solution_half_way() - 1, "Just before"),
     (ask.check_half_way, ask.solution_half_way() + 1, "Just after"),
 ]  # fmt: skip
@@ -75,6 +83,50 @@ def test_right_answers_are_right(check, attempt):
     assert verdict.message
 
 
+def factors_of(of_image, of_noise):
+    """A jump with other factors, each a function of ᾱ, ``(batch, 1)``."""
+
+    def attempt(x_start, betas, t, noise):
+        kept = np.cumprod(1 - betas)[t][:, None]
+        return of_image(kept) * x_start + of_noise(kept) * noise
+
+    return attempt
+
+
+# Further wrong attempts, and words of the hint they are to get.
+FURTHER = [
+    (ask.check_one_step, lambda x, b, e: x + e, "And where is β?"),
+    (ask.check_one_step, lambda x, b, e: x + b * e, "or its variance?"),
+    (ask.check_one_step, lambda x, b, e: ROOT(1 - b) * x - ROOT(b) * e, "The sign of the noise"),
+    (ask.check_one_step, lambda x, b, e: ROOT(b) * x + ROOT(1 - b) * e, "factors are exchanged"),
+    (ask.check_one_step, lambda x, b, e: ROOT(1 - b) * x + e, "at full strength"),
+    (ask.check_one_step, lambda x, b, e: ROOT(1 - b) * x, "no noise is added"),
+    (ask.check_one_step, lambda x, b, e: ROOT(1 - b) * x + ROOT(b), "the noise itself is missing"),
+    (ask.check_two_steps, 0.9, "the first step alone"),
+    (ask.check_two_steps, 0.8, "the second step alone"),
+    (ask.check_two_steps, 0.81, "what the first step keeps"),
+    (ask.check_two_steps, 0.64, "what the second step keeps"),
+    (ask.check_two_steps, 1.7, "The factors are added"),
+    (ask.check_jump, jump_with(lambda betas, t: np.cumprod(1 - betas)[t + 1]), "off by one"),
+    (ask.check_jump, jump_with(lambda betas, t: betas[t]), "the noise of a single step"),
+    (ask.check_jump, jump_with(lambda betas, t: np.cumprod(betas)[t]), "not over β"),
+    (ask.check_jump, factors_of(lambda a: a, lambda a: ROOT(1 - a)), "the image takes its root"),
+    (ask.check_jump, factors_of(lambda a: a, lambda a: 1 - a), "So does the noise"),
+    (ask.check_jump, factors_of(lambda a: 1, lambda a: ROOT(1 - a)), "kept its full strength"),
+    (ask.check_jump, factors_of(ROOT, ROOT), "have the same factor"),
+    (ask.check_jump, factors_of(lambda a: ROOT(1 - a), ROOT), "factors are exchanged"),
+    (ask.check_jump, factors_of(ROOT, lambda a: 0), "no noise is added"),
+    (ask.check_half_way, 257, "At t = 257, ᾱ is 0.503"),
+]
+
+
+@pytest.mark.parametrize(("check", "attempt", "words"), FURTHER)
+def test_further_wrong_answers_are_told_what_they_are(check, attempt, words):
+    verdict = check(attempt)
+    assert verdict.right is False
+    assert words in verdict.message
+
+
 @pytest.mark.parametrize(("check", "attempt", "words"), WRONG)
 def test_each_foreseen_wrong_answer_gets_its_own_hint(check, attempt, words):
     verdict = check(attempt)
@@ -85,7 +137,63 @@ def test_each_foreseen_wrong_answer_gets_its_own_hint(check, attempt, words):
 
 
 def test_every_exercise_foresees_at_least_four_misconceptions():
-    assert {c: [w for w, _, _ in WRONG].count(c) for c in CHECKS} == dict.fromkeys(CHECKS, 4)
+    assert min([w for w, _, _ in WRONG].count(c) for c in CHECKS) >= 4
+
+
+def test_half_of_the_exercises_ask_for_a_thought_and_not_for_a_number_or_code():
+    checks = [name for name in vars(ask) if name.startswith("check_")]
+    assert len(checks) == len(CHECKS) + len(CHOICES)
+    assert len(CHOICES) >= len(checks) / 2
+
+
+@pytest.mark.parametrize(("check", "right"), CHOICES)
+def test_one_letter_is_right_and_each_of_the_others_is_told_why_not(check, right):
+    verdicts = {letter: check(letter) for letter in "abcd"}
+    assert [letter for letter, verdict in verdicts.items() if verdict.right] == [right]
+    assert len({verdict.message for verdict in verdicts.values()}) == 4
+    assert check(f" {right.upper()}) ").right is True
+
+
+@pytest.mark.parametrize(("check", "right"), CHOICES)
+@pytest.mark.parametrize("attempt", ["e", "abc", 0.02, True, [], np.zeros(2)])
+def test_what_is_no_letter_is_told_so(check, right, attempt):
+    verdict = check(attempt)
+    assert verdict.right is False
+    assert "not among the answers" in verdict.message
+
+
+@pytest.mark.parametrize("attempt", [..., None])
+@pytest.mark.parametrize(("check", "right"), CHOICES)
+def test_an_untouched_letter_is_not_answered_yet(check, right, attempt):
+    assert check(attempt).right is None
+
+
+# The answers by other roads than their explanations.
+
+
+def test_with_the_root_lost_the_variance_ends_at_0_02():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(20_000)
+    for _ in range(1000):
+        x = ROOT(1 - 0.02) * x + 0.02 * rng.standard_normal(20_000)
+    assert x.var() == pytest.approx(0.02, rel=0.05)
+    assert ask.solution_lost_root == "b"
+
+
+def test_in_reverse_order_only_the_last_picture_is_as_noisy_as_before():
+    betas = make_betas("linear", 1000)
+    same = np.isclose(np.cumprod(1 - betas), np.cumprod(1 - betas[::-1]), rtol=1e-9)
+    assert np.flatnonzero(same).tolist() == [999]
+    assert ask.solution_reversed == "b"
+
+
+def test_the_step_back_from_t_0_leads_to_the_clean_image_exactly():
+    x_start, x_t = np.array([[0.3, -0.7]]), np.array([[5.0, 5.0]])
+    schedule = NoiseSchedule(make_betas("linear", 20))
+    mean, variance, _ = q_posterior_mean_variance(schedule, x_start, x_t, np.array([0]))
+    np.testing.assert_allclose(ops.convert_to_numpy(mean), x_start, atol=1e-6)
+    assert float(np.ravel(ops.convert_to_numpy(variance))[0]) == 0
+    assert ask.solution_first_step == "c"
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -117,7 +225,7 @@ def test_nonsense_is_wrong_and_is_told_so_in_a_sentence(check, attempt):
         (lambda *_: "text", "shape ()"),
         (lambda *_: np.zeros((7, 7)), "shape (7, 7)"),
         (lambda *a: a[0] * np.nan, "NaN or infinite"),
-        (lambda *a: a[0] * 17.0, "The numbers differ"),
+        (lambda *a: a[0] * 17.0, "no trace of the noise"),
     ],
 )
 def test_functions_that_fail_are_told_how(check, attempt, words):

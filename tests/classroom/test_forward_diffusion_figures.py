@@ -1,7 +1,10 @@
+import base64
+import io
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import integrate
 
 from diffusion_walkthrough.classroom import plots
@@ -15,167 +18,263 @@ LONG = NoiseSchedule(make_betas("linear", 1000))
 COARSE = NoiseSchedule(make_betas("linear", 20))
 
 
-def walk_of(schedule, start, walkers=2000):
-    rng, walk = np.random.default_rng(0), [start]
+def walk_of(schedule, start):
+    """Row t is where the walkers stand at t; the start is not among them."""
+    rng, walk = np.random.default_rng(0), []
+    x = start
     for beta in schedule.betas:
-        noise = rng.standard_normal(walkers)
-        walk.append(np.sqrt(1 - beta) * walk[-1] + np.sqrt(beta) * noise)
+        x = np.sqrt(1 - beta) * x + np.sqrt(beta) * rng.standard_normal(len(start))
+        walk.append(x)
     return np.array(walk)
 
 
-def images_of(figure):
-    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+def pictures_in(page):
+    """The grey levels of every picture in some HTML, each back in [-1.5, 1.5]."""
+    sources = re.findall(r"data:image/png;base64,([^\"]+)", page)
+    levels = [np.asarray(Image.open(io.BytesIO(base64.b64decode(s)))) for s in sources]
+    return [(level / 127.5 - 1) * 1.5 for level in levels]
 
 
-# The slider: the digit, the noise and their sum.
+# An image plus noise.
 
 
-@pytest.mark.parametrize("t", [0, 150, 999])
+def test_recipe_draws_its_three_parts_on_one_grey_scale_with_signs_between():
+    parts = np.random.default_rng(0).standard_normal((3, 8, 8, 1))
+    figure = figures.recipe(parts, ["digit", "noise", "sum"])
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in drawn] == ["digit", "noise", "sum"]
+    for axes, part in zip(drawn, parts, strict=True):
+        np.testing.assert_allclose(axes.images[0].get_array(), part[:, :, 0], atol=1e-6)
+        assert axes.images[0].get_clim() == (-1.5, 1.5)
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["+", "="]
+
+
+@pytest.mark.parametrize("t", [-1, 0, 150, 999])
 def test_noised_digit_is_the_sum_of_its_two_parts_in_their_shares(t):
-    figure, _ = figures.noised_digit(LONG, t)
-    of_digit, of_noise, total = images_of(figure)
+    page, _ = figures.noised_digit(t)
+    of_digit, of_noise, total = pictures_in(page)
     digit = companion_digit()[0][:, :, 0]
     alpha_bar = np.prod(1 - LONG.betas[: t + 1])
-    np.testing.assert_allclose(of_digit, np.sqrt(alpha_bar) * digit, atol=1e-6)
-    np.testing.assert_allclose(total, of_digit + of_noise, atol=1e-6)
+    level = 1.5 / 127.5  # a picture holds 256 grey levels
+    np.testing.assert_allclose(of_digit, np.sqrt(alpha_bar) * digit, atol=level)
+    inside = np.abs(total) < 1.5 - level
+    assert inside.mean() > 0.5
+    np.testing.assert_allclose(total[inside], (of_digit + of_noise)[inside], atol=2 * level)
     # The noise itself is the same for every t.
-    first = images_of(figures.noised_digit(LONG, 0)[0])[1]
-    scale = np.sqrt(1 - alpha_bar) / np.sqrt(LONG.betas[0])
-    np.testing.assert_allclose(of_noise, scale * first, rtol=1e-5)
+    noise = np.random.default_rng(1).standard_normal((8, 8))
+    expected = np.clip(np.sqrt(1 - alpha_bar) * noise, -1.5, 1.5)
+    np.testing.assert_allclose(of_noise, expected, atol=level)
 
 
 @pytest.mark.parametrize(
     ("t", "caption"),
     [
-        (0, "t = 0: 1.000 of the digit plus 0.010 of the noise; "
-            "share of variance left from the digit 0.9999"),
-        (100, "t = 100: 0.946 of the digit plus 0.324 of the noise; "
-              "share of variance left from the digit 0.8951"),
-        (500, "t = 500: 0.279 of the digit plus 0.960 of the noise; "
-              "share of variance left from the digit 0.0778"),
-        (999, "t = 999: 0.006 of the digit plus 1.000 of the noise; "
-              "share of variance left from the digit 0.0000"),
+        (-1, "t = -1: 1.000 × digit + 0.000 × noise"),
+        (0, "t = 0: 1.000 × digit + 0.010 × noise"),
+        (100, "t = 100: 0.946 × digit + 0.324 × noise"),
+        (500, "t = 500: 0.279 × digit + 0.960 × noise"),
+        (999, "t = 999: 0.006 × digit + 1.000 × noise"),
     ],
-)  # fmt: skip
+)
 def test_noised_digit_says_the_numbers(t, caption):
     """The roots of the golden ᾱ and 1-ᾱ, rounded by hand."""
-    figure, said = figures.noised_digit(LONG, t)
+    page, said = figures.noised_digit(t)
     assert said == caption
-    titles = [axes.get_title() for axes in figure.axes]
-    of_digit, of_noise = re.findall(r"\d\.\d{3}(?= of)", caption)
-    assert titles == [f"{of_digit} × digit", f"{of_noise} × noise", f"sum: x at t = {t}"]
+    of_digit, of_noise = re.findall(r"\d\.\d{3}", caption)
+    for words in (f"{of_digit} × digit", f"{of_noise} × noise", f"the digit's factor: {of_digit}"):
+        assert words in page.replace("&#x27;", "'")
 
 
-def test_noised_digit_changes_with_t_and_with_nothing_else():
-    pictures = [
-        plots.figure_to_array(figures.noised_digit(LONG, t)[0]) for t in (0, 150, 151, 999, 150)
-    ]
-    np.testing.assert_array_equal(pictures[1], pictures[4])
-    for i in range(3):
-        assert (pictures[i] != pictures[i + 1]).any()
-    assert len({picture.shape for picture in pictures}) == 1  # the page does not jump
-
-
-def test_noised_digit_of_a_schedule_of_one_step():
-    _, caption = figures.noised_digit(NoiseSchedule([0.36]), 0)
-    assert caption.startswith("t = 0: 0.800 of the digit plus 0.600 of the noise")
+def test_noised_digit_is_fast_enough_to_follow_the_hand_and_repeats_itself():
+    pages = [figures.noised_digit(t)[0] for t in (0, 150, 151, 999, 150)]
+    assert pages[1] == pages[4]
+    assert len(set(pages)) == 4
+    assert max(map(len, pages)) < 10_000  # characters that travel to the page at each move
 
 
 # The one-dimensional world.
 
 
-def test_density_is_the_worlds_and_its_points_lie_below():
-    points = WORLD.sample(50, 0)
-    (axes,) = figures.density(points).axes
-    curve, marks = axes.lines
-    np.testing.assert_allclose(curve.get_ydata(), WORLD.pdf(curve.get_xdata()))
-    np.testing.assert_array_equal(marks.get_xdata(), points)
-    assert (marks.get_ydata() < 0).all()
-    x, y = curve.get_data()
-    assert integrate.trapezoid(y, x) == pytest.approx(1, abs=1e-3)  # all of it is on the picture
-    assert len(figures.density().axes[0].lines) == 1
-
-
-def test_walkers_fill_histograms_under_the_exact_densities():
-    walk = walk_of(LONG, WORLD.sample(2000, 1))
-    times = [0, 100, 1000]
-    figure = figures.walkers(LONG, walk, times)
-    assert [axes.get_title() for axes in figure.axes] == [f"after {t} steps" for t in times]
-    for axes, steps in zip(figure.axes, times, strict=True):
-        x, y = axes.lines[0].get_data()
-        alpha_bar = np.prod(1 - LONG.betas[:steps])
-        np.testing.assert_allclose(y, WORLD.noised(alpha_bar).pdf(x), rtol=1e-9)
+def test_melting_shows_the_densities_at_all_t_between_the_two_ends():
+    start = WORLD.sample(2000, 1)
+    walk = walk_of(LONG, start)
+    clean, _, noisy = figures.melting(LONG, start, walk).axes
+    ends = (clean, "clean (t = −1)", 1.0), (noisy, "t = 999", np.prod(1 - LONG.betas))
+    for axes, title, alpha_bar in ends:
+        assert axes.get_title() == title
+        density, x = axes.lines[0].get_data()
+        np.testing.assert_allclose(density, WORLD.noised(alpha_bar).pdf(x), rtol=1e-9)
+        assert integrate.trapezoid(density, x) == pytest.approx(1, abs=0.01)
         bars = axes.patches
-        area = sum(bar.get_height() * bar.get_width() for bar in bars)
-        assert area == pytest.approx(1, abs=1e-6)
-        # Bars lie on the curve: total variation between them, with 2000 walkers in 80 bins.
-        middles = np.array([bar.get_x() + bar.get_width() / 2 for bar in bars])
-        heights = np.array([bar.get_height() for bar in bars])
+        assert sum(bar.get_height() * bar.get_width() for bar in bars) == pytest.approx(1, abs=0.01)
+        # Bars lie under the line: total variation between them, with 2000 walkers.
+        middles = np.array([bar.get_y() + bar.get_height() / 2 for bar in bars])
+        lengths = np.array([bar.get_width() for bar in bars])
         expected = WORLD.noised(alpha_bar).pdf(middles)
-        assert 0.5 * np.abs(heights - expected).sum() * bars[0].get_width() < 0.1
+        assert 0.5 * np.abs(lengths - expected).sum() * bars[0].get_height() < 0.15
+        # A grey print and a colour-blind eye tell bars and line apart.
+        assert bars[0].get_facecolor()[:3] != axes.lines[0].get_color()
+
+
+def test_melting_draws_the_first_walkers_from_their_start_on():
+    start = WORLD.sample(50, 1)
+    walk = walk_of(COARSE, start)
+    middle = figures.melting(COARSE, start, walk, walkers=3).axes[1]
+    assert len(middle.lines) == 3
+    for i, line in enumerate(middle.lines):
+        np.testing.assert_array_equal(line.get_xdata(), np.arange(-1, 20))
+        np.testing.assert_array_equal(line.get_ydata(), [start[i], *walk[:, i]])
+
+
+@pytest.mark.parametrize("column", [0, 1, 7, 20])
+def test_melting_has_the_density_of_each_t_in_its_column(column):
+    start = WORLD.sample(50, 1)
+    mesh = figures.melting(COARSE, start, walk_of(COARSE, start)).axes[1].collections[0]
+    density = np.asarray(mesh.get_array())
+    assert density.shape == (301, 21)
+    alpha_bar = np.prod(1 - COARSE.betas[:column])  # column 0 is t = -1
+    expected = WORLD.noised(alpha_bar).pdf(np.linspace(-3, 3, 301))
+    np.testing.assert_allclose(density[:, column], expected, rtol=1e-9)
 
 
 def test_mean_and_spread_lie_over_the_walkers():
     walk = walk_of(COARSE, np.full(2000, 0.8))
-    (axes,) = figures.mean_and_spread(COARSE, walk).axes
+    (axes,) = figures.mean_and_spread(COARSE, 0.8, walk).axes
     *paths, mean, below, above = axes.lines
     assert len(paths) == 40
-    np.testing.assert_array_equal(paths[3].get_ydata(), walk[:, 3])
-    steps = mean.get_xdata()
-    assert steps.tolist() == list(range(1, 21))
+    np.testing.assert_array_equal(paths[3].get_ydata(), [0.8, *walk[:, 3]])
+    assert mean.get_xdata().tolist() == list(range(-1, 20))
     # Five standard errors of 2000 walkers.
-    np.testing.assert_allclose(mean.get_ydata(), walk[1:].mean(axis=1), atol=5 / np.sqrt(2000))
+    five = 5 / np.sqrt(2000)
+    np.testing.assert_allclose(mean.get_ydata(), [0.8, *walk.mean(axis=1)], atol=five)
     spread = (above.get_ydata() - below.get_ydata()) / 2
-    np.testing.assert_allclose(spread, walk[1:].std(axis=1), rtol=5 / np.sqrt(4000))
-    texts = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert texts == ["mean √ᾱ x₀", "mean ± √(1−ᾱ)"]
+    np.testing.assert_allclose(spread, [0.0, *walk.std(axis=1)], rtol=5 / np.sqrt(4000))
+    names = {text.get_text(): text.xy[1] for text in axes.texts}
+    assert names["mean √ᾱ x₀"] == mean.get_ydata()[-1]
+    assert names["mean + spread"] == pytest.approx(above.get_ydata()[-1])
+    assert names["mean − spread"] == pytest.approx(below.get_ydata()[-1])
 
 
-# Bayes's rule.
+# Two clues.
 
 
-@pytest.mark.parametrize(("schedule", "t"), [(COARSE, 6), (COARSE, 4), (COARSE, 1), (LONG, 400)])
-def test_bayes_peaks_where_the_posterior_has_its_mean(schedule, t):
-    x_start, x_t = 0.8, -0.6
-    (axes,) = figures.bayes(schedule, x_start, x_t, t).axes
-    x = axes.lines[0].get_xdata()
-    from_start, from_x_t, both = (line.get_ydata() for line in axes.lines)
+def clues(schedule, x, x_0, x_t, t):
+    earlier, beta = np.prod(1 - schedule.betas[:t]), schedule.betas[t]
+    return (
+        np.exp(-((x - np.sqrt(earlier) * x_0) ** 2) / (2 * (1 - earlier))),
+        np.exp(-((x_t - np.sqrt(1 - beta) * x) ** 2) / (2 * beta)),
+    )
+
+
+def posterior(schedule, x_0, x_t, t):
     mean, variance, _ = (
         float(np.ravel(np.asarray(v))[0])
-        for v in q_posterior_mean_variance(schedule, np.array([x_start]), np.array([x_t]), [t])
+        for v in q_posterior_mean_variance(schedule, np.array([x_0]), np.array([x_t]), [t])
     )
-    spacing = x[1] - x[0]
-    assert x[both.argmax()] == pytest.approx(mean, abs=spacing)
-    assert [curve.max() for curve in (from_start, from_x_t, both)] == [1, 1, 1]
-    # As wide as β̃ says, where the bell is wide enough to sum up and lies within the picture.
-    weight = both / both.sum()
-    assert (weight * (x - mean) ** 2).sum() == pytest.approx(variance, rel=0.02)
-    labels = [line.get_label() for line in axes.lines]
-    assert labels == ["seen from x₀", "seen from x_t", "both: the posterior"]
+    return mean, variance
 
 
-@pytest.mark.parametrize(("schedule", "t"), [(LONG, 1), (LONG, 999), (COARSE, 19)])
-@pytest.mark.parametrize(("x_start", "x_t"), [(1.0, -1.0), (-1.0, 1.0), (0.0, 0.0)])
-@pytest.mark.filterwarnings("error")
-def test_bayes_can_be_drawn_where_the_bells_lie_far_apart(schedule, t, x_start, x_t):
-    (axes,) = figures.bayes(schedule, x_start, x_t, t).axes
-    for line in axes.lines:
-        assert np.isfinite(line.get_ydata()).all()
+def test_two_clues_draws_both_and_their_product_each_with_its_name():
+    x = np.linspace(-6, 6, 4001)
+    (axes,) = figures.two_clues(x, *clues(COARSE, x, 0.8, -0.6, 6), 0.8, -0.6).axes
+    mean, variance = posterior(COARSE, 0.8, -0.6, 6)
+    product = axes.lines[2].get_ydata()
+    assert x[product.argmax()] == pytest.approx(mean, abs=x[1] - x[0])
+    weight = product / product.sum()
+    assert (weight * (x - mean) ** 2).sum() == pytest.approx(variance, rel=1e-3)
+    for line, name in zip(axes.lines, ["clue 1", "clue 2", "product"], strict=False):
         assert line.get_ydata().max() == 1
+        (text,) = (text for text in axes.texts if text.get_text() == name)
+        assert text.get_position()[0] == x[line.get_ydata().argmax()]
+        assert text.get_color() == line.get_color()
+    marks = [float(np.ravel(line.get_xdata())[0]) for line in axes.lines[3:]]
+    assert marks == [0.8, -0.6]
+    assert {"x₀", "x_t"} <= {text.get_text() for text in axes.texts}
 
 
-def test_bayes_before_the_first_step_is_refused():
+def peaks(page):
+    """Where on the axis from -2.5 to 2.5 each curve of some SVG has its peak."""
+    found = []
+    for points in re.findall(r'points="([^"]+)"', page):
+        places = np.array([[float(v) for v in point.split(",")] for point in points.split()])
+        across, down = places.T
+        share = (across - across[0]) / (across[-1] - across[0])
+        found.append((-2.5 + 5 * share)[down == down.min()].mean())
+    return found
+
+
+@pytest.mark.parametrize("t", [1, 4, 6, 19])
+def test_clues_of_says_eq_7_and_peaks_there(t):
+    x_0, x_t = 0.8, -0.6
+    page, caption = figures.clues_of(x_0, x_t, t)
+    mean, variance = posterior(COARSE, x_0, x_t, t)
+    assert caption.startswith(f"t = {t}: ")
+    assert caption.endswith(f"= {mean:.2f}, spread {np.sqrt(variance):.2f}")
+    of_x_0, of_x_t = (float(v) for v in re.findall(r"([\d.]+) × x", caption))
+    assert of_x_0 * x_0 + of_x_t * x_t == pytest.approx(mean, abs=0.01)
+    earlier, beta = np.prod(1 - COARSE.betas[:t]), COARSE.betas[t]
+    expected = [np.sqrt(earlier) * x_0, max(-2.5, x_t / np.sqrt(1 - beta)), mean]
+    np.testing.assert_allclose(peaks(page), expected, atol=0.03)
+
+
+def test_clues_of_marks_what_is_known_in_each_panel():
+    page, _ = figures.clues_of(0.5, -1.0, 3)
+    panels = page.split("<figure")[1:]
+    marked = [re.findall(r"x₀<|x_t<", panel.partition("<svg")[2]) for panel in panels]
+    assert marked == [["x₀<"], ["x_t<"], ["x₀<", "x_t<"]]
+
+
+@pytest.mark.parametrize("t", [1, 19])
+@pytest.mark.parametrize(("x_0", "x_t"), [(1.0, -2.0), (-1.0, 2.0), (0.0, 0.0)])
+@pytest.mark.filterwarnings("error")
+def test_clues_can_be_drawn_where_the_bells_lie_far_apart(t, x_0, x_t):
+    page, caption = figures.clues_of(x_0, x_t, t)
+    assert "nan" not in page + caption
+    assert len(peaks(page)) == 3
+
+
+def test_clues_before_the_first_step_are_refused():
     with pytest.raises(ValueError, match=r"t = 0: .* Take t from 1 on"):
-        figures.bayes(COARSE, 0.8, -0.6, 0)
+        figures.clues_of(0.8, -0.6, 0)
+
+
+# The exercise's rows.
+
+
+def test_only_row_c_of_the_journeys_breaks_the_law_that_the_squares_sum_to_1():
+    axes = np.array(figures.four_journeys().axes).reshape(4, 5)
+    rows = [[np.asarray(a.images[0].get_array()) for a in row] for row in axes]
+    assert [row[0].get_ylabel() for row in axes] == ["a", "b", "c", "d"]
+    times = [50, 200, 350, 600, 999]
+    assert [a.get_title() for a in axes[0]] == [f"t = {t}" for t in times]
+    digit = companion_digit()[0][:, :, 0]
+    clean = {"a": digit, "b": digit, "c": digit, "d": -np.ones((8, 8))}
+    spreads = {}
+    for (letter, image), row in zip(clean.items(), rows, strict=True):
+        noise = [
+            (x - np.sqrt(np.prod(1 - LONG.betas[: t + 1])) * image)
+            / np.sqrt(1 - np.prod(1 - LONG.betas[: t + 1]))
+            for x, t in zip(row, times, strict=True)
+        ]
+        spreads[letter] = np.std(noise)
+        if letter == "a":
+            np.testing.assert_allclose(noise, [noise[0]] * 5, atol=1e-4)
+    for letter in "abd":
+        # Standard noise, within five standard errors of 64 numbers.
+        assert spreads[letter] == pytest.approx(1, abs=5 / np.sqrt(128))
+    assert spreads["c"] < 0.3
 
 
 def test_every_drawing_repeats_itself():
-    walk = walk_of(COARSE, np.full(2000, 0.8))
+    start = WORLD.sample(50, 0)
+    walk = walk_of(COARSE, start)
+    x = np.linspace(-3, 3, 301)
     for draw in (
-        lambda: figures.density(WORLD.sample(20, 0)),
-        lambda: figures.walkers(COARSE, walk, [0, 20]),
-        lambda: figures.mean_and_spread(COARSE, walk),
-        lambda: figures.bayes(COARSE, 0.8, -0.6, 6),
+        lambda: figures.recipe(np.ones((3, 8, 8, 1)), ["a", "b", "c"]),
+        lambda: figures.melting(COARSE, start, walk),
+        lambda: figures.mean_and_spread(COARSE, 0.8, walk_of(COARSE, np.full(50, 0.8))),
+        lambda: figures.two_clues(x, *clues(COARSE, x, 0.8, -0.6, 6), 0.8, -0.6),
+        figures.four_journeys,
     ):
         first, second = (plots.figure_to_array(draw()) for _ in range(2))
         np.testing.assert_array_equal(first, second)

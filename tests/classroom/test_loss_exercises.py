@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from diffusion_walkthrough.classroom.exercises import loss as ask
+from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD as WORLD
 
 
 def root(x):
@@ -54,6 +55,12 @@ CHECKS = [
     ask.check_lazy_network,
     ask.check_level_probabilities,
     ask.check_bits,
+    ask.check_other_noise,
+    ask.check_nothing_to_remove,
+    ask.check_which_network,
+    ask.check_true_bell,
+    ask.check_gap,
+    ask.check_better_bits,
 ]
 FUNCTIONS = [ask.check_image_from_noise, ask.check_simple_loss, ask.check_level_probabilities]
 NUMBERS = [ask.check_two_bells, ask.check_lazy_network, ask.check_bits]
@@ -64,6 +71,12 @@ SOLUTIONS = [
     ask.solution_lazy_network,
     ask.solution_level_probabilities,
     ask.solution_bits(),
+    ask.solution_other_noise,
+    ask.solution_nothing_to_remove,
+    ask.solution_which_network,
+    ask.solution_true_bell,
+    ask.solution_gap,
+    ask.solution_better_bits,
 ]
 WRONG = [
     (ask.check_image_from_noise, lambda x, a, e: x - root(1 - a) * e, "still shrunk"),
@@ -123,6 +136,24 @@ WRONG = [
     (ask.check_bits, 27.05, "64 pixels, not 8"),
     (ask.check_bits, 1.018, "base 10"),
     (ask.check_bits, 0.827, "number of levels"),
+    (ask.check_other_noise, "a", "would now cost 2"),
+    (ask.check_other_noise, "c", "in the middle"),
+    (ask.check_other_noise, "d", "left over"),
+    (ask.check_nothing_to_remove, "a", "between two heaps"),
+    (ask.check_nothing_to_remove, "c", "steep"),
+    (ask.check_nothing_to_remove, "d", "from either side"),
+    (ask.check_which_network, "a", "by heart"),
+    (ask.check_which_network, "c", "as well as old ones"),
+    (ask.check_which_network, "d", "would hide"),
+    (ask.check_true_bell, "a", "form heaps"),
+    (ask.check_true_bell, "b", "nearly one"),
+    (ask.check_true_bell, "d", "multiply two bells"),
+    (ask.check_gap, "a", "exact average"),
+    (ask.check_gap, "b", "Nothing is trained"),
+    (ask.check_gap, "d", "best that a bell can have"),
+    (ask.check_better_bits, "a", "no eye sees"),
+    (ask.check_better_bits, "b", "no merit"),
+    (ask.check_better_bits, "d", "bounds alike"),
 ]
 
 
@@ -198,6 +229,31 @@ def test_the_level_probabilities_are_scipys_areas():
     edges = [-np.inf, *(levels[1:] + levels[:-1]) / 2, np.inf]
     np.testing.assert_allclose(found, np.diff(normal.cdf(edges)))
     assert found.sum() == pytest.approx(1)
+
+
+def test_bits_with_one_decimal_are_right_too():
+    assert ask.check_bits(3.4).right
+    assert ask.check_bits(3.38).right
+    assert not ask.check_bits(3.3).right
+
+
+def test_the_best_guess_of_fresh_noise_is_zero():
+    rng = np.random.default_rng(0)
+    seen, fresh = rng.standard_normal((2, 200_000))
+    costs = {answer: np.mean((fresh - answer * seen) ** 2) for answer in (0, 0.5, 1)}
+    assert costs[0] == pytest.approx(1, abs=0.01)
+    assert costs[1] == pytest.approx(2, abs=0.02)
+    assert min(costs, key=costs.get) == 0
+
+
+def test_the_guess_is_zero_in_a_valley_too():
+    noised = WORLD.noised(0.9)
+    x = np.linspace(-1, 1, 2001)
+    guess = WORLD.expected_noise(x, 0.9)
+    level = np.flatnonzero(np.diff(np.sign(guess)))
+    assert len(level) >= 3  # tops and at least one valley
+    heights = noised.pdf(x[level])
+    assert heights.min() < 0.7 * heights.max()
 
 
 def test_bits_of_an_image_by_its_probability():

@@ -8,14 +8,17 @@ from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 
 SOLUTIONS = [
     (ask.check_alpha_bar, ask.solution_alpha_bar),
-    (ask.check_signal_left, ask.solution_signal_left),
-    (ask.check_linear_betas, ask.solution_linear_betas),
-    (ask.check_posterior_variance, ask.solution_posterior_variance),
+    (ask.check_impossible_strip, ask.solution_impossible_strip),
+    (ask.check_quarter_of_the_steps, ask.solution_quarter_of_the_steps),
+    (ask.check_colour_batch, ask.solution_colour_batch),
     (ask.check_betas_from_alpha_bar, ask.solution_betas_from_alpha_bar),
+    (ask.check_posterior_variance, ask.solution_posterior_variance),
+    (ask.check_block_log_snr, ask.solution_block_log_snr),
+    (ask.check_trace, ask.solution_trace),
+    (ask.check_back_from_nothing, ask.solution_back_from_nothing),
 ]
 FUNCTIONS = [
     ask.check_alpha_bar,
-    ask.check_linear_betas,
     ask.check_posterior_variance,
     ask.check_betas_from_alpha_bar,
 ]
@@ -33,10 +36,6 @@ def right_variance(betas):
     return betas * (1 - before(betas)) / (1 - kept(betas))
 
 
-def start_scaled_too_late(timesteps):
-    return np.linspace(1e-4, 0.999, timesteps)
-
-
 FORESEEN = [
     # ᾱ
     (ask.check_alpha_bar, np.cumprod, "multiplies what each step adds"),
@@ -47,22 +46,30 @@ FORESEEN = [
     (ask.check_alpha_bar, lambda b: np.sqrt(kept(b)), "That is √ᾱ"),
     (ask.check_alpha_bar, lambda b: 1 - kept(b), "share of the noise"),
     (ask.check_alpha_bar, lambda b: np.prod(1 - b), "after the last step only"),
-    # signal left
-    (ask.check_signal_left, 0.3636, "That is ᾱ"),
-    (ask.check_signal_left, 0.0045, "left by the scaled schedule"),
-    (ask.check_signal_left, 0.7978, "factor of the noise"),
-    (ask.check_signal_left, 0.98995, "the last step alone"),
-    # linear β
-    (ask.check_linear_betas, lambda n: np.linspace(1e-4, 0.02, n), "Not scaled"),
-    (ask.check_linear_betas, lambda n: n / 1000 * np.linspace(1e-4, 0.02, n), "wrong way round"),
-    (ask.check_linear_betas, lambda n: 1000 / n * np.linspace(1e-4, 0.02, n), "Clip with"),
-    (ask.check_linear_betas, start_scaled_too_late, "Only the end is scaled"),
-    (ask.check_linear_betas, lambda n: np.linspace(0.1 / n, 0.999, n), "before the line was"),
-    (
-        ask.check_linear_betas,
-        lambda n: np.sqrt(1000 / n) * np.linspace(1e-4, 0.02, n),
-        "not by the root",
-    ),
+    # choices
+    (ask.check_impossible_strip, "a", "Wasteful"),
+    (ask.check_impossible_strip, "c", "never gets to noise"),
+    (ask.check_impossible_strip, "d", "cosine schedule"),
+    (ask.check_quarter_of_the_steps, "a", "β ends in the same place"),
+    (ask.check_quarter_of_the_steps, "b", "stands in an exponent"),
+    (ask.check_quarter_of_the_steps, "d", "add less noise"),
+    (ask.check_colour_batch, "a", "two lengths that do not fit"),
+    (ask.check_colour_batch, "b", "lines up the last axes"),
+    (ask.check_colour_batch, "c", "with grey images"),
+    (ask.check_trace, "a", "trained for longer"),
+    (ask.check_trace, "b", "larger network"),
+    (ask.check_trace, "d", "Other seeds"),
+    (ask.check_back_from_nothing, "a", "look what you divide by"),
+    (ask.check_back_from_nothing, "c", "as long as √ᾱ is not 0"),
+    (ask.check_back_from_nothing, "d", "still is a best guess"),
+    # log SNR of a block
+    (ask.check_block_log_snr, 256, "how many noises"),
+    (ask.check_block_log_snr, 16, "*spread* of the noise"),
+    (ask.check_block_log_snr, 2.77, "logarithm of 16"),
+    (ask.check_block_log_snr, 4.16, "blocks of 8 by 8"),
+    (ask.check_block_log_snr, -5.545, "rise or fall"),
+    (ask.check_block_log_snr, 8, "base 2"),
+    (ask.check_block_log_snr, 2.41, "base 10"),
     # β̃
     (ask.check_posterior_variance, lambda b: np.sqrt(right_variance(b)), "standard deviation"),
     (ask.check_posterior_variance, lambda b: b, "noise of the step forward"),
@@ -111,10 +118,6 @@ def test_each_foreseen_mistake_gets_its_hint(check, wrong, hint):
     assert hint in verdict.message
 
 
-def test_a_thousand_steps_get_the_hint_of_the_scaled_schedule():
-    assert "or by a thousand steps" in ask.check_signal_left(0.00635).message
-
-
 def test_no_two_mistakes_share_a_hint():
     messages = [check(wrong).message for check, wrong, _ in FORESEEN]
     assert len(set(messages)) == len(messages)
@@ -151,12 +154,29 @@ def test_garbage_gets_a_message_and_no_traceback(check, garbage, piece):
 
 @pytest.mark.parametrize("garbage", ["a text", [0.1, 0.2], float("nan"), len])
 def test_a_number_that_is_none_gets_a_message(garbage):
-    assert ask.check_signal_left(garbage).right is False
+    assert ask.check_block_log_snr(garbage).right is False
 
 
-@pytest.mark.parametrize("answer", [0.603, 0.60, np.float32(0.603)])
-def test_a_rounded_signal_left_is_right(answer):
-    assert ask.check_signal_left(answer).right is True
+@pytest.mark.parametrize("answer", [5.545, 5.55, 5.5, np.float32(5.5452)])
+def test_a_rounded_log_snr_is_right(answer):
+    assert ask.check_block_log_snr(answer).right is True
+
+
+def test_clipped_betas_are_right_too():
+    def clipped(alpha_bar):
+        return np.minimum(ask.solution_betas_from_alpha_bar(alpha_bar), 0.999)
+
+    assert ask.check_betas_from_alpha_bar(clipped).right is True
+    assert ask.check_betas_from_alpha_bar(lambda a: np.minimum(1 - a, 0.999)).right is False
+
+
+def test_the_choices_are_right_about_the_package():
+    left = NoiseSchedule(np.linspace(0.0001, 0.02, 250)).signal_left
+    assert f"{left:.2f}" in ask.check_quarter_of_the_steps("c").message
+    photographs, factors = np.ones((3, 32, 32, 3)), np.array([0.5, 0.6, 0.7])
+    mixed = factors * photographs  # no error, the same shape, and one factor for each colour
+    assert mixed.shape == photographs.shape
+    np.testing.assert_array_equal(mixed[0, 0, 0], factors)
 
 
 def test_solutions_agree_with_the_package():
@@ -165,8 +185,6 @@ def test_solutions_agree_with_the_package():
     np.testing.assert_allclose(
         ask.solution_posterior_variance(schedule.betas), schedule.posterior_variance
     )
-    np.testing.assert_allclose(ask.solution_linear_betas(40), make_betas("linear", 40))
-    np.testing.assert_allclose(ask.solution_linear_betas(7), make_betas("linear", 7))
     np.testing.assert_allclose(
         ask.solution_betas_from_alpha_bar(schedule.alphas_cumprod), schedule.betas
     )

@@ -188,6 +188,55 @@ def test_strip_has_every_image_once_and_leaves_the_rest_empty(count, rows):
     assert figure.get_figwidth() <= 7.5
 
 
+def bars(axes):
+    return [(patch.get_x(), patch.get_width(), patch.get_facecolor()) for patch in axes.patches]
+
+
+def test_strip_shows_how_much_signal_is_left_as_a_bar_below_each_image():
+    images = [np.zeros((2, 2, 1))] * 3
+    figure = plots.image_strip(images, ["a", "b", "c"], signal=[1.0, 0.25, 0.0])
+    shares = []
+    for axes in figure.axes:
+        (_, whole, paper), (_, part, ink) = bars(axes)
+        shares.append(part / whole)
+        assert ink == (*to_rgb(plots.BLUE), 1.0)
+        assert paper != ink
+    assert shares == pytest.approx([1.0, 0.25, 0.0])
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["1.00", "0.25", "0.00"]
+    blue = (plots.figure_to_array(figure) == [0, 114, 178]).all(axis=-1)
+    thirds = [part.sum() for part in np.array_split(blue, 3, axis=1)]
+    assert thirds[1] == pytest.approx(thirds[0] / 4, rel=0.15)
+    assert thirds[2] == 0
+
+
+def test_narrow_images_have_the_bar_without_the_number():
+    figure = plots.image_strip([np.zeros((2, 2, 1))] * 12, signal=np.linspace(1, 0, 12))
+    assert all(not axes.texts for axes in figure.axes)
+    assert bars(figure.axes[0])[0][1] == 1.0
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_bars_do_not_cover_what_is_drawn_below_them(rows):
+    images = [np.full((2, 2, 1), -1.0)] * 6
+    figure = plots.image_strip(images, ["title"] * 6, rows=rows, signal=[1.0] * 6)
+    figure.canvas.draw()
+    height = figure.bbox.height
+    boxes = [(axes.get_window_extent(), axes) for axes in figure.axes]
+    for box, axes in boxes:
+        bar = axes.patches[0].get_window_extent()
+        assert 0 <= bar.y0 < bar.y1 < box.y0
+        for other, below in boxes:
+            if other.y1 < box.y0 and other.x0 == pytest.approx(box.x0, abs=1):
+                assert below.title.get_window_extent().y1 <= bar.y0 + 1
+        assert bar.y1 < height
+
+
+@pytest.mark.parametrize("signal", [[0.5], [0.5, 1.1], [-0.1, 0.5], [0.5, float("nan")]])
+def test_a_share_that_is_none_is_refused(signal):
+    with pytest.raises(ValueError, match=r"shares of signal|full at 1"):
+        plots.image_strip([np.zeros((2, 2, 1))] * 2, signal=signal)
+
+
 @pytest.fixture
 def displayed(monkeypatch):
     calls = []

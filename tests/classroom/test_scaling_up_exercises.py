@@ -1,4 +1,4 @@
-"""Each exercise of chapter 08: solutions are right, foreseen mistakes get their own hint."""
+"""Exercises of chapters 08 and 08b: solutions are right, foreseen mistakes get their own hint."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ CHECKS = [
     ask.check_parts,
     ask.check_scaled_step,
     ask.check_whole_gradient,
+    ask.check_standstill,
+    ask.check_larger_images,
+    ask.check_same_run,
+    ask.check_weights_only,
+    ask.check_slow_card,
 ]
 FUNCTIONS = [ask.check_safe_scores, ask.check_scaled_step, ask.check_whole_gradient]
 
@@ -59,7 +64,21 @@ WRONG = [
     (ask.check_first_pass, "a", "before any step"),
     (ask.check_first_pass, "B", "NaN times anything"),
     (ask.check_first_pass, " c) ", "There is none yet"),
-    (ask.check_first_pass, "e", "Answer with one of"),
+    (ask.check_standstill, "a", "shows as NaN at once"),
+    (ask.check_standstill, "b", "no attention either"),
+    (ask.check_standstill, "d", "too large in float32 as well"),
+    (ask.check_larger_images, "a", "Right for the gradient of each guess"),
+    (ask.check_larger_images, "c", "the loss is a mean"),
+    (ask.check_larger_images, "d", "The question is of float32"),
+    (ask.check_same_run, "a", "twice as many in an epoch"),
+    (ask.check_same_run, "b", "another one"),
+    (ask.check_same_run, "c", "two digits"),
+    (ask.check_weights_only, "b", "What does Adam remember"),
+    (ask.check_weights_only, "c", "they were saved"),
+    (ask.check_weights_only, "d", "the number of the epoch"),
+    (ask.check_slow_card, "a", "where arithmetic takes the time"),
+    (ask.check_slow_card, "b", "the weights stay on the card"),
+    (ask.check_slow_card, "d", "stop with an error"),
     (ask.check_safe_scores, lambda q, k: q @ k.T / root(q), "before anything was divided"),
     (ask.check_safe_scores, lambda q, k: q @ k.T, "before anything was divided"),
     (ask.check_safe_scores, lambda q, k: in_float32(q) @ in_float32(k).T, "Not divided"),

@@ -1,18 +1,22 @@
-"""The pictures of chapter 08 show the counted and measured numbers, and change with them."""
+"""The pictures of chapters 08 and 08b show what was counted and measured, and change with it."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
+import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffusion_walkthrough.classroom.figures import scaling_up as figures
 from diffusion_walkthrough.classroom.plots import BLUE, ORANGE, figure_to_array
 from diffusion_walkthrough.data import companion_digit
 from diffusion_walkthrough.parameters import DiffusionParameters
 from diffusion_walkthrough.planner.counting import multiply_adds_by_part, operations_per_epoch
-from diffusion_walkthrough.planner.machines import MACHINES, find_machine
+from diffusion_walkthrough.planner.machines import MACHINES
 from diffusion_walkthrough.planner.plan import plan
 from diffusion_walkthrough.scaling_up import (
     HalfPrecisionAttention,
@@ -54,32 +58,55 @@ def test_durations_are_said_in_the_unit_that_fits(seconds, words):
     assert figures.duration(seconds) == words
 
 
+def test_the_bars_are_the_days_of_an_epoch_and_say_them():
+    (axis,) = figures.epochs_by_side(CIFAR10, 50_000, SPEED).axes
+    days = [bar.get_width() for bar in axis.patches]
+    assert days == sorted(days)
+    assert days[-1] == pytest.approx(8)
+    assert days[2] == pytest.approx(operations_per_epoch(CIFAR10, 50_000) / SPEED / 86_400)
+    assert [label.get_text() for label in axis.get_yticklabels()][2] == "32 × 32"
+    assert {text.get_text() for text in axis.texts} >= {"11 minutes", "3.3 hours", "8.0 days"}
+
+
+PHOTOGRAPH = np.random.default_rng(0).uniform(-1, 1, (32, 32, 3)).astype("float32")
+
+
 @pytest.mark.parametrize(
     ("side", "words"),
     [
-        (8, ["1.08e+14", "11 minutes"]),
-        (32, ["1.87e+15", "3.3 hours"]),
-        (256, ["1.10e+17", "8.0 days"]),
+        (8, ["1.1e+14", "11 minutes"]),
+        (32, ["1.9e+15", "3.3 hours"]),
+        (256, ["1.1e+17", "8.0 days"]),
     ],
 )
 def test_the_slider_says_the_operations_and_the_time(side, words):
-    figure, caption = figures.epoch_at_side(CIFAR10, side, 50_000, SPEED)
+    picture, caption = figures.epoch_at_side(CIFAR10, side, 50_000, SPEED, PHOTOGRAPH)
     assert caption.startswith(f"side {side}:")
-    assert all(word in caption for word in [*words, "1.6e+11"])
-    line, mark = figure.axes[0].lines
-    assert list(line.get_xdata()) == list(figures.SIDES)
-    assert mark.get_xdata() == [side]
-    costs = dict(zip(figures.SIDES, line.get_ydata(), strict=True))
-    assert mark.get_ydata() == [costs[side]]
-    assert costs[32] == operations_per_epoch(CIFAR10, 50_000)
+    assert all(word in caption for word in words)
+    assert f"{side} × {side}: {words[1]} ◀" in picture
+    bars = [
+        float(width)
+        for width in re.findall(r'<rect width="([0-9.]+)" height="12" rx="3" fill="#', picture)
+    ]
+    assert bars == sorted(bars)
+    assert bars[-1] == 220
+    assert bars[2] == pytest.approx(220 / 58.9, abs=0.1)
 
 
 def test_the_slider_changes_the_picture_and_repeats_itself():
-    first, _ = figures.epoch_at_side(CIFAR10, 32, 50_000, SPEED)
-    again, _ = figures.epoch_at_side(CIFAR10, 32, 50_000, SPEED)
-    other, _ = figures.epoch_at_side(CIFAR10, 64, 50_000, SPEED)
-    assert same(first, again)
-    assert not same(first, other)
+    first, again, other = (
+        figures.epoch_at_side(CIFAR10, side, 50_000, SPEED, PHOTOGRAPH) for side in (32, 32, 64)
+    )
+    assert first == again
+    assert first[0] != other[0]
+
+
+def test_a_photograph_at_another_side_keeps_its_mean():
+    assert (figures.resized(PHOTOGRAPH, 32) == PHOTOGRAPH).all()
+    large, small = figures.resized(PHOTOGRAPH, 256), figures.resized(PHOTOGRAPH, 8)
+    assert (large.shape, small.shape) == ((256, 256, 3), (8, 8, 3))
+    assert (large[4::8, 4::8] == PHOTOGRAPH).all()
+    np.testing.assert_allclose(small[1, 2], PHOTOGRAPH[4:8, 8:12].mean((0, 1)), atol=1e-6)
 
 
 def test_the_shares_of_the_parts_sum_to_a_hundred():
@@ -141,7 +168,7 @@ def test_the_attention_slider_says_what_was_measured():
 def test_the_attention_slider_changes_with_each_control_and_repeats_itself():
     first, caption = figures.attention_at(DIGIT, 16)
     again, same_caption = figures.attention_at(DIGIT, 16)
-    assert same(first, again)
+    assert first == again
     assert caption == same_caption
     assert "0 of 64 pixels lost" in caption
     for other in [
@@ -149,8 +176,25 @@ def test_the_attention_slider_changes_with_each_control_and_repeats_itself():
         figures.attention_at(DIGIT, 16, normalized=True),
         figures.attention_at(DIGIT, 16, scaled=True),
     ]:
-        assert not same(first, other[0])
+        assert first != other[0]
         assert other[1] != caption
+
+
+def shown(html):
+    """The pictures in some HTML, each as an array of uint8."""
+    sources = re.findall(r"base64,([^\"]+)", html)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))) for source in sources]
+
+
+def test_the_attention_slider_shows_the_digit_and_lost_rows_in_orange():
+    picture, _ = figures.attention_at(DIGIT, 255)
+    digit, weights = shown(picture)
+    assert digit.shape == (64, 64)
+    lost = np.isnan(half_precision_attention((DIGIT[None] + 1) * 127.5, seed=1).weights[0])
+    orange = [int(ORANGE[i : i + 2], 16) for i in (1, 3, 5)]
+    near = (np.abs(weights.astype(int) - orange) <= 1).all(axis=-1)
+    assert (near == lost).all()
+    assert lost.any()
 
 
 def test_the_attention_slider_works_when_all_is_lost():
@@ -177,6 +221,8 @@ def test_gradients_are_counted_as_they_are_and_where_the_scale_moves_them():
         shifted = [h for left, w, h in bars["blue"] if left < 1000 * (x + width / 2) < left + w]
         assert shifted == [height]
     assert BLUE[1:3] == "00"  # how the two were told apart
+    said = {text.get_text().strip(): text.get_position()[0] for text in axis.texts}
+    assert said["as they are"] < said["loss times\n1,000"]
 
 
 # --- the plan -----------------------------------------------------------------------------------
@@ -209,8 +255,7 @@ def test_in_parts_the_same_batch_fits():
 def test_more_parts_than_images_are_as_many_as_there_are():
     one_each = figures.plan_of("CIFAR-10", "T4", 8, parts=8)
     too_many = figures.plan_of("CIFAR-10", "T4", 8, parts=64)
-    assert one_each[1] == too_many[1]
-    assert same(one_each[0], too_many[0])
+    assert one_each == too_many
 
 
 @pytest.mark.parametrize(
@@ -227,8 +272,8 @@ def test_each_control_of_the_plan_changes_the_picture(changed):
     one, again = (figures.plan_of("CIFAR-10", "T4", 128, "float32") for _ in range(2))
     other = figures.plan_of(*changed)
     assert one[1] != other[1]
-    assert not same(one[0], other[0])
-    assert same(one[0], again[0])
+    assert one[0] != other[0]
+    assert one == again
 
 
 def test_where_nothing_helps_the_words_say_so(monkeypatch):
@@ -237,17 +282,27 @@ def test_where_nothing_helps_the_words_say_so(monkeypatch):
     assert figures.plan_of("CIFAR-10", "T4")[1].endswith("nothing that was tried.")
 
 
-def test_the_bar_ends_where_the_memory_does():
-    planned = plan(PAPERS, device="T4")
-    (axis,) = figures.memory_bar(planned).axes
+def test_the_strip_ends_where_the_memory_does_and_says_whether_it_fits():
+    for device, verdict in (("T4", "✓ fits"), ("RTX 2060 SUPER", "✗ does not fit")):
+        planned = plan(PAPERS, device=device)
+        strip = figures.memory_strip(planned, width=500)
+        assert strip.count(verdict) == 2  # once for those who cannot see it
+        rects = re.findall(r'<rect x="([0-9.]+)" y="\d" width="([0-9.]+)"', strip)
+        *parts, end = [(float(x), float(width)) for x, width in rects]
+        assert [x for x, _ in parts[1:]] == pytest.approx([sum(p) for p in parts[:-1]], abs=0.2)
+        share = sum(parts[-1]) / (end[0] + 2)
+        assert share == pytest.approx(planned.memory.total / planned.machine.memory, rel=0.01)
+        assert f"activations {planned.memory.activations / 1e9:.2f} GB" in strip
+
+
+def test_the_shares_of_memory_are_the_plans():
+    plans = {device: plan(PAPERS, device=device) for device in ("T4", "i7-10700")}
+    (axis,) = figures.memory_shares(plans).axes
     ends = [bar.get_x() + bar.get_width() for bar in axis.patches]
-    assert ends == sorted(ends)
-    assert ends[-1] == pytest.approx(planned.memory.total / 1e9)
-    assert axis.lines[0].get_xdata()[0] == pytest.approx(planned.machine.memory / 1e9)
-
-
-def test_every_device_of_the_menu_can_be_found():
-    assert [find_machine(name).name for name in figures.DEVICES] == figures.DEVICES
+    assert ends[-2:] == pytest.approx([100, 100])
+    memory = plans["T4"].memory
+    assert axis.patches[0].get_width() == pytest.approx(100 * memory.program / memory.total)
+    assert {text.get_text() for text in axis.texts} >= {"activations", "8.4 GB"}
 
 
 def test_loss_curves_are_the_losses():

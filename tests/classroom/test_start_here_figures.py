@@ -3,24 +3,22 @@
 import numpy as np
 
 from diffusion_walkthrough.classroom.figures import start_here
-from diffusion_walkthrough.classroom.plots import figure_to_array
 
 
-def test_the_question_its_answer_and_what_follows_stand_side_by_side():
-    pictures = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 1))
-    figure = start_here.question(*pictures)
-    for axis, picture in zip(figure.axes, pictures, strict=True):
-        np.testing.assert_allclose(axis.images[0].get_array(), picture[..., 0])
-    assert [axis.get_title() for axis in figure.axes] == [
-        "noisy image", "its noise", "the network's guess", "image without it",
-    ]  # fmt: skip
-
-
-def test_the_journeys_stand_in_rows_under_their_stops():
-    journey = np.random.default_rng(0).uniform(-1, 1, (4, 2, 8, 8, 1)).astype("float32")
-    figure = start_here.journeys([8, 5, 2, -1], journey)
-    assert [axis.get_title() for axis in figure.axes[:4]] == [
-        "9 left", "6 left", "3 left", "0 left",
-    ]  # fmt: skip
-    np.testing.assert_array_equal(figure.axes[6].images[0].get_array(), journey[2, 1, ..., 0])
-    assert figure_to_array(figure).std() > 10
+def test_a_row_is_a_sum_that_comes_out_on_one_grey_scale():
+    digit, noise, guess, implied = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 1))
+    rows = [
+        start_here.Recipe(t, a, b, a * digit + b * noise, guess, implied)
+        for t, a, b in ((3, 0.8, 0.6), (7, 0.28, 0.96))
+    ]
+    figure = start_here.recipes(digit, noise, rows)
+    for row, axes in zip(rows, np.reshape(figure.axes, (2, 5)), strict=True):
+        shown = [axis.images[0] for axis in axes]
+        first, second, total = (np.asarray(image.get_array()) for image in shown[:3])
+        np.testing.assert_allclose(first + second, total, atol=1e-6)
+        np.testing.assert_allclose(total, row.noisy[..., 0])
+        np.testing.assert_allclose(shown[3].get_array(), row.sigma * guess[..., 0])
+        np.testing.assert_allclose(shown[4].get_array(), implied[..., 0])
+        assert len({image.get_clim() for image in shown}) == 1
+    assert figure.axes[0].get_title() == "0.80 × digit"
+    assert figure.axes[7].get_title() == "= noisy, t = 7"

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from keras import ops
 
 from diffusion_walkthrough.classroom.exercises import training as ask
-
-
-def hidden(x_start, alpha_bar, noise):
-    kept = alpha_bar[:, None]
-    return np.sqrt(kept) * x_start + np.sqrt(1 - kept) * noise
+from diffusion_walkthrough.training import DiffusionModel
 
 
 def fall(step, begin=100, end=1080, turns=np.pi):
@@ -26,7 +23,10 @@ def rise(step):
     ("check", "solution"),
     [
         (ask.check_steps, ask.solution_steps),
-        (ask.check_training_loss, ask.solution_training_loss),
+        (ask.check_one_t, ask.solution_one_t),
+        (ask.check_own_marking, ask.solution_own_marking),
+        (ask.check_changed_line, ask.solution_changed_line),
+        (ask.check_which_run, ask.solution_which_run),
         (ask.check_start_share, ask.solution_start_share),
         (ask.check_learning_rate, ask.solution_learning_rate),
     ],
@@ -43,6 +43,16 @@ def test_solutions_are_right(check, solution):
         (ask.check_steps, 150_000, "whole batch"),
         (ask.check_steps, 24, "There are 100"),
         (ask.check_steps, 100, "many steps"),
+        (ask.check_one_t, "b", "drawn anew for each batch"),
+        (ask.check_one_t, "c", "nobody can know"),
+        (ask.check_one_t, "d", "right shape"),
+        (ask.check_changed_line, "a", "somebody has to do it"),
+        (ask.check_changed_line, "b", "does not know what an answer means"),
+        (ask.check_changed_line, "d", "takes each guessed image away"),
+        (ask.check_which_run, "a", "chance"),
+        (ask.check_which_run, "c", "nothing by heart"),
+        (ask.check_which_run, "d", "easier ones"),
+        (ask.check_which_run, "e", "not among the answers"),
         (ask.check_start_share, 1 - 0.999**500, "share of everything later"),
         (ask.check_start_share, 0.999, "after one step"),
         (ask.check_start_share, 0.5, "a thousandth of what is left"),
@@ -53,9 +63,9 @@ def test_solutions_are_right(check, solution):
         (ask.check_learning_rate, lambda s: 0.006 * rise(s) * fall(s, turns=2 * np.pi),
          "comes back up"),
         (ask.check_learning_rate,
-         lambda s: 0.006 * rise(s) * (1 - np.clip((s - 100) / 860, 0, 1)), "straight line"),
+         lambda s: 0.006 * rise(s) * (1 - np.clip((s - 100) / 980, 0, 1)), "straight line"),
         (ask.check_learning_rate, lambda s: 0.006 * rise(s), "stays at the top"),
-        (ask.check_learning_rate, lambda s: 1.0, "numbers differ"),
+        (ask.check_learning_rate, lambda s: 1.0, "All your numbers are 1"),
     ],
 )  # fmt: skip
 def test_each_foreseen_mistake_gets_its_own_hint(check, attempt, hint):
@@ -64,42 +74,59 @@ def test_each_foreseen_mistake_gets_its_own_hint(check, attempt, hint):
     assert hint in verdict.message
 
 
-def with_loss(loss):
-    """An attempt that hides correctly and computes this loss."""
+def marked(loss):
+    """A kind of model that marks like this: ``loss(x, y, y_pred)``."""
 
-    def attempt(x_start, alpha_bar, noise, guess):
-        x_t = hidden(x_start, alpha_bar, noise)
-        return x_t, loss(x_start, x_t, noise, guess)
+    class Marked(DiffusionModel):
+        def compute_loss(self, x=None, y=None, y_pred=None, **others):
+            return loss(x, y, y_pred)
 
-    return attempt
+    return Marked
 
 
-def with_hiding(hide):
-    """An attempt that hides like this and compares correctly."""
+MARKS = {
+    "mean squared error": lambda x, y, p: ops.mean((y["noise"] - p) ** 2),
+    "root of the mean square": lambda x, y, p: ops.sqrt(ops.mean((y["noise"] - p) ** 2)),
+    "errors are summed": lambda x, y, p: ops.sum(ops.abs(y["noise"] - p)),
+    "Without ops.abs": lambda x, y, p: ops.mean(p - y["noise"]),
+    "opposite sign cancel": lambda x, y, p: ops.abs(ops.mean(y["noise"] - p)),
+    "clean image": lambda x, y, p: ops.mean(ops.abs(y["x_start"] - p)),
+    "what was shown": lambda x, y, p: ops.mean(ops.abs(x[0] - p)),
+    "one number for each image": lambda x, y, p: ops.mean(ops.abs(y["noise"] - p), axis=(1, 2, 3)),
+    "has shape (6, 8, 8, 1)": lambda x, y, p: ops.abs(y["noise"] - p),
+    "KeyError": lambda x, y, p: ops.mean(ops.abs(y["image"] - p)),
+    "return": lambda x, y, p: None,
+}
 
-    def attempt(x_start, alpha_bar, noise, guess):
-        x_t = hide(x_start, alpha_bar[:, None], noise)
-        return x_t, np.mean((noise - guess(x_t)) ** 2)
 
-    return attempt
+@pytest.mark.parametrize("hint", MARKS)
+def test_each_mistake_in_a_marking_of_ones_own_gets_its_hint(hint):
+    verdict = ask.check_own_marking(marked(MARKS[hint]))
+    assert verdict.right is False
+    assert hint in verdict.message
+
+
+def test_a_marking_may_call_the_package_s_own_and_use_the_model():
+    class Marked(DiffusionModel):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            super().compute_loss(x, y, y_pred, sample_weight, training)
+            assert len(self.schedule) == 100
+            return ops.mean(ops.abs(y_pred - y["noise"]))
+
+    assert ask.check_own_marking(Marked).right is True
 
 
 @pytest.mark.parametrize(
     ("attempt", "hint"),
     [
-        (with_loss(lambda x, x_t, noise, g: np.mean((x - g(x_t)) ** 2)), "clean image"),
-        (with_loss(lambda x, x_t, noise, g: np.mean(np.abs(noise - g(x_t)))), "absolute"),
-        (with_loss(lambda x, x_t, noise, g: np.sum((noise - g(x_t)) ** 2)), "summed"),
-        (with_loss(lambda x, x_t, noise, g: np.mean(noise - g(x_t)) ** 2), "Square first"),
-        (with_loss(lambda x, x_t, noise, g: np.mean((noise - g(x)) ** 2)), "must find the noise"),
-        (with_hiding(lambda x, a, noise: a * x + (1 - a) * noise), "shares of variance"),
-        (with_hiding(lambda x, a, noise: x + np.sqrt(1 - a) * noise), "not dimmed"),
-        (with_hiding(lambda x, a, noise: np.sqrt(1 - a) * x + np.sqrt(a) * noise), "places"),
-        (lambda *_: 0.5, "two things"),
+        (3, "class itself"),
+        (lambda: DiffusionModel, "class itself"),
+        (dict, "kind of DiffusionModel"),
+        (type("Same", (DiffusionModel,), {}), "compute_loss of its own"),
     ],
 )
-def test_each_mistake_in_the_training_loss_gets_its_own_hint(attempt, hint):
-    verdict = ask.check_training_loss(attempt)
+def test_what_marks_nothing_of_its_own_is_told_so(attempt, hint):
+    verdict = ask.check_own_marking(attempt)
     assert verdict.right is False
     assert hint in verdict.message
 
@@ -109,7 +136,9 @@ def test_each_mistake_in_the_training_loss_gets_its_own_hint(attempt, hint):
     [
         (ask.check_steps, ...),
         (ask.check_start_share, ...),
-        (ask.check_training_loss, lambda *_: ...),
+        (ask.check_one_t, None),
+        (ask.check_own_marking, ...),
+        (ask.check_own_marking, marked(lambda *_: ...)),
         (ask.check_learning_rate, lambda _: ...),
     ],
 )
@@ -117,9 +146,19 @@ def test_no_attempt_is_recognized(check, attempt):
     assert check(attempt).right is None
 
 
-@pytest.mark.parametrize("check", [ask.check_training_loss, ask.check_learning_rate])
+@pytest.mark.parametrize("check", [ask.check_learning_rate])
 @pytest.mark.parametrize("attempt", [3, "text", lambda *_: 1 / 0, lambda *_: None])
 def test_what_is_no_answer_is_told_so(check, attempt):
     verdict = check(attempt)
     assert verdict.right is False
     assert verdict.message
+
+
+def test_a_dictionary_taken_for_the_noise_is_told_what_it_is():
+    class Whole(DiffusionModel):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return ops.mean(ops.abs(y - y_pred))
+
+    verdict = ask.check_own_marking(Whole)
+    assert verdict.right is False
+    assert "take y['noise']" in verdict.message

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
+
 import numpy as np
+from PIL import Image
 
 from diffusion_walkthrough.classroom.figures import training
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
@@ -12,15 +17,28 @@ def test_the_caption_counts_images_and_measures_their_spread():
     images = np.random.default_rng(0).uniform(-1, 1, (16, 8, 8, 1)).astype("float32")
     picture, caption = training.drawn(30, images)
     assert picture.shape == (2 * 66 + 2, 8 * 66 + 2, 3)
-    assert caption == f"16 images drawn after 30 epochs; their pixels spread by {images.std():.2f}"
+    assert caption == "16 images drawn after 30 epochs"
     assert "before any training" in training.drawn(0, images)[1]
 
 
-def test_the_slider_shows_the_images_of_its_epoch():
+def test_the_slider_shows_the_images_of_its_epoch_beside_the_loss_there():
     history = {e: np.full((8, 8, 8, 1), e / 90, "float32") for e in (0, 90)}
-    early, late = (training.progress(history, e)[0] for e in (0, 90))
-    assert early[10, 10, 0] == 128
-    assert late[10, 10, 0] == 255
+    losses = np.linspace(1.0, 0.25, 91)
+    early, late = (training.progress(history, losses, e) for e in (0, 90))
+    for (page, caption), value, level in ((early, "1.00", 128), (late, "0.25", 255)):
+        picture = shown(page)
+        assert picture[10, 10, 0] == level
+        assert f"here {value}" in page
+        assert caption == training.drawn(0 if value == "1.00" else 90, history[0] * 0)[1]
+    dots = [re.search(r'<circle cx="([\d.]+)" cy="([\d.]+)"', page) for page, _ in (early, late)]
+    assert float(dots[0][1]) < float(dots[1][1])  # later
+    assert float(dots[0][2]) < float(dots[1][2])  # lower on the page
+
+
+def shown(page):
+    """The first image of a page, as an array."""
+    source = re.search(r"data:image/png;base64,([^\"]+)", page)[1]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source))))
 
 
 def test_the_strip_has_a_row_for_each_epoch_in_order():

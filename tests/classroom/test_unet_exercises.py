@@ -1,4 +1,4 @@
-"""Each exercise of chapter 03: solutions are right, foreseen mistakes get their own hint."""
+"""Exercises of chapters 03 and 03b: solutions are right, foreseen mistakes get their own hint."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from diffusion_walkthrough.classroom.exercises import show_solution, unet as ask
+from diffusion_walkthrough.parameters import UNetParameters
+from diffusion_walkthrough.unet import attention_weights, build_unet, conv
 
 CHECKS = [
     ask.check_convolution,
@@ -13,7 +15,15 @@ CHECKS = [
     ask.check_attention_sizes,
     ask.check_timestep_embedding,
     ask.check_attention_weights,
+    ask.check_shift_window,
+    ask.check_larger_image,
+    ask.check_zero_queries,
+    ask.check_no_skip,
+    ask.check_time_after_norm,
+    ask.check_instead_of_root,
+    ask.check_unpacking,
 ]
+FUNCTIONS = [ask.check_timestep_embedding, ask.check_attention_weights]
 
 
 def embedding_of(t, width, exponents=None, sign=-1):
@@ -61,6 +71,12 @@ def root(x):
     return np.sqrt(x.shape[-1])
 
 
+def one(row, column):
+    window = np.zeros((3, 3))
+    window[row, column] = 1
+    return window
+
+
 WRONG = [
     (ask.check_convolution, 73_728, "bias"),
     (ask.check_convolution, 73_792, "as many as new channels"),
@@ -76,6 +92,39 @@ WRONG = [
     (ask.check_bottom_shape, (7, 7, 2), "2 base widths of 32"),
     (ask.check_bottom_shape, (64, 7, 7), "channels come last"),
     (ask.check_bottom_shape, (28, 28, 64), "halves height and width"),
+    (ask.check_bottom_shape, (7, 7), "How many channels"),
+    (ask.check_bottom_shape, (None, 14, 14, 64), "middle level"),
+    (ask.check_shift_window, one(1, 2), "its right neighbour"),
+    (ask.check_shift_window, one(1, 1), "nothing moves"),
+    (ask.check_shift_window, one(0, 1), "moves down."),
+    (ask.check_shift_window, one(2, 1), "moves up."),
+    (ask.check_shift_window, one(0, 0), "but down as well"),
+    (ask.check_shift_window, one(2, 0), "but up as well"),
+    (ask.check_shift_window, [1, 0, 0], "the other two"),
+    (ask.check_shift_window, [[1, 0, 0]] * 3, "gets blurred"),
+    (ask.check_shift_window, [[-1, 0, 1]] * 3, "nothing is to be subtracted"),
+    (ask.check_shift_window, [[1, -1, 0]] * 3, "Differences find edges"),
+    (ask.check_shift_window, np.full((3, 3), 1 / 9), "a blur"),
+    (ask.check_shift_window, np.ones((3, 3)), "adds up nine pixels"),
+    (ask.check_shift_window, np.zeros((3, 3)), "an image of zeros"),
+    (ask.check_larger_image, "a", "Four times as many pixels"),
+    (ask.check_larger_image, "b", "Twice the side"),
+    (ask.check_larger_image, "d", "sixteen times as many pairs"),
+    (ask.check_zero_queries, "a", "what is e⁰"),
+    (ask.check_zero_queries, "b", "no idea of position"),
+    (ask.check_zero_queries, "d", "Nothing is divided by 0"),
+    (ask.check_no_skip, "a", "any number of old channels"),
+    (ask.check_no_skip, "c", "repeated four times"),
+    (ask.check_no_skip, "d", "not through the skips"),
+    (ask.check_time_after_norm, "a", "the mean at the moment"),
+    (ask.check_time_after_norm, "c", "never held the time"),
+    (ask.check_time_after_norm, "d", "A bend"),
+    (ask.check_instead_of_root, "b", "after the weights are decided"),
+    (ask.check_instead_of_root, "c", "not from how many pixels"),
+    (ask.check_instead_of_root, "d", "64 times smaller"),
+    (ask.check_unpacking, "a", "explained far more"),
+    (ask.check_unpacking, "c", "Not more than can be read"),
+    (ask.check_unpacking, "d", "not from image to image"),
     (ask.check_attention_sizes, (0, 1, 2, 3), "numbers of the levels"),
     (ask.check_attention_sizes, (1, 2, 3, 4), "numbers of the levels"),
     (ask.check_attention_sizes, (32, 16, 8, 4, 2), "no level has side 2"),
@@ -125,7 +174,7 @@ def test_no_attempt_is_recognized(check, attempt):
     assert check(attempt).right is None
 
 
-@pytest.mark.parametrize("check", CHECKS[3:], ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", FUNCTIONS, ids=lambda check: check.__name__)
 def test_a_function_that_still_returns_the_dots_is_no_attempt(check):
     assert check(lambda first, second: ...).right is None
 
@@ -138,7 +187,7 @@ def test_nonsense_gets_a_sentence(check, attempt):
     assert len(verdict.message) > 20
 
 
-@pytest.mark.parametrize("check", CHECKS[3:], ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", FUNCTIONS, ids=lambda check: check.__name__)
 def test_a_function_that_fails_gets_its_reason(check):
     assert "stopped with ZeroDivisionError" in check(lambda first, second: 1 / 0).message
     assert "stopped with TypeError" in check(lambda: 1).message
@@ -148,3 +197,27 @@ def test_a_function_that_fails_gets_its_reason(check):
 def test_the_order_of_attention_sizes_and_their_container_do_not_matter():
     for attempt in [{4, 8, 16, 32}, [4, 8, 16, 32], np.array([8, 4, 32, 16]), (32, 32, 16, 8, 4)]:
         assert ask.check_attention_sizes(attempt).right is True
+
+
+def test_a_shape_may_have_the_none_of_the_batch_as_keras_prints_it():
+    for attempt in [(7, 7, 64), (None, 7, 7, 64), [None, 7, 7, 64]]:
+        assert ask.check_bottom_shape(attempt).right is True
+
+
+def test_what_the_exercises_say_of_the_network_is_true():
+    """The answers of the lettered exercises, tried out."""
+    digit = np.arange(64.0).reshape(8, 8)
+    layer = conv(1)
+    layer.build((None, 8, 8, 1))
+    window = np.array(ask.solution_shift_window, dtype="float32")
+    layer.set_weights([window[:, :, None, None], np.zeros(1)])
+    moved = np.asarray(layer(digit[None, :, :, None]))[0, :, :, 0]
+    np.testing.assert_array_equal(moved[:, 1:], digit[:, :-1])
+    np.testing.assert_array_equal(moved[:, 0], 0)
+
+    small = UNetParameters(8, 1, 16, (1, 2), 1, (4,), 0.0, 8)
+    large = UNetParameters(16, 1, 16, (1, 2), 1, (8,), 0.0, 8)
+    assert build_unet(small).count_params() == build_unet(large).count_params()
+
+    keys = np.random.default_rng(0).standard_normal((1, 5, 4)).astype("float32")
+    np.testing.assert_allclose(attention_weights(np.zeros_like(keys), keys), 1 / 5, atol=1e-6)

@@ -8,10 +8,16 @@ from diffusion_walkthrough.classroom.exercises.verdicts import (
     Verdict,
     call,
     mark,
+    mark_choice,
     same_numbers,
     show_solution,
     unanswered,
 )
+
+
+def check_nothing(attempt):
+    return Verdict(None, "")
+
 
 HINTS = [(2.0, "You doubled it."), (2.0, "Never reached."), (0.5, "You halved it.")]
 
@@ -61,7 +67,8 @@ def test_what_is_no_number_agrees_with_nothing(attempt):
         (np.float32(1.00005), True, "That is it."),
         (2.0, False, "You doubled it."),
         (0.5, False, "You halved it."),
-        (7.0, False, "The numbers differ."),
+        (7.0, False, "7 times the expected one"),
+        (check_nothing, False, "not a function. Call it"),
         ([1.0], False, "The answer has shape (1,); () is expected."),
         ("text", False, "'text' cannot be read as such"),
         ([1, [2, 3]], False, "[1, [2, 3]] cannot be read as such"),
@@ -78,6 +85,126 @@ def test_mark_finds_the_answer_or_its_misconception(answer, right, message):
 
 def test_the_right_answer_is_right_even_if_a_hint_lies_next_to_it():
     assert mark(1.0, 1.0, [(1.00001, "Off by a little.")], "yes").right is True
+
+
+TYPED = 2e-3
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "message"),
+    [
+        (3.38, True, "yes"),
+        (3.4, True, "yes"),
+        (3.0, False, "too small, by less than a factor of two"),
+        (3.3, False, "too small, but by less than a tenth"),
+        (2.3, False, "nats"),
+        (2.344, False, "nats"),
+    ],
+)
+def test_an_answer_may_be_rounded_to_two_digits(answer, right, message):
+    verdict = mark(answer, 3.3814, [(150 / 64, "These are nats.")], "yes", tolerance=TYPED)
+    assert verdict.right is right
+    assert message in verdict.message
+
+
+def test_one_digit_is_not_enough_and_says_so():
+    said = mark(0.7, 0.72, [], "yes", tolerance=TYPED)
+    assert (said.right, said.message) == (
+        False,
+        "Right as far as it goes. Please give at least 2 decimals.",
+    )
+
+
+def test_what_a_function_returns_is_not_taken_for_rounded():
+    assert mark(1.2, 1.25, [], "yes").right is False
+
+
+@pytest.mark.parametrize("shape", [(None, 7, 7, 64), [None, 7, 7, 64], (7, 7, 64)])
+def test_a_shape_as_keras_prints_it_is_read_without_its_batch(shape):
+    assert mark(shape, (7, 7, 64), [], "yes", tolerance=1e-9).right is True
+    assert mark(shape, (7, 7, 32), [((7, 7, 64), "Wider.")], "yes").message == "Wider."
+
+
+@pytest.mark.parametrize("shape", [(None, 7, 64), (7, None, 64), (None, None, 7, 64), (None,)])
+def test_other_shapes_with_none_are_wrong(shape):
+    assert mark(shape, (7, 7, 64), [], "yes").right is False
+
+
+def test_numbers_that_are_not_finite_say_where():
+    table = np.array([[1.0, 2.0], [np.nan, 3.0]])
+    said = mark(table, np.ones((2, 2)), [], "").message
+    assert said.startswith("Some numbers are NaN or infinite, first at index (1, 0):")
+    assert "all of them" in mark(table * np.nan, np.ones((2, 2)), [], "").message
+    assert "first at index 1" in mark([1.0, np.inf], [1.0, 2.0], [], "").message
+
+
+def test_parts_and_places_are_named():
+    x, noise = np.random.default_rng(0).standard_normal((2, 5))
+    parts = {"the image": x, "the noise": noise}
+    said = mark(0.9 * x + noise, 0.9 * x + 0.5 * noise, [], "", parts=parts).message
+    assert said.startswith("The factor of the image is right.")
+    said = mark([[1, 2], [9, 8]], [[1, 2], [3, 4]], [], "", places=["t = 12", "t = 0"]).message
+    assert said.startswith("Right at t = 12, wrong at t = 0")
+    said = mark(x * noise, 0.9 * x + 0.5 * noise, [], "", parts=parts).message
+    assert said.startswith("The numbers differ")  # no such sum
+
+
+REPLIES = {"a": "Not that.", "c": "Nor this."}
+
+
+@pytest.mark.parametrize("attempt", ["b", "B", " b. ", "B)", "(b)", "b:"])
+def test_a_letter_is_right_however_it_is_written(attempt):
+    verdict = mark_choice(attempt, "b", "So it is.", REPLIES)
+    assert (verdict.right, verdict.message) == (True, "So it is.")
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        ("a", "Not that."),
+        ("C.", "Nor this."),
+        ("d", "'d' is not among the answers. Answer with one of 'a' to 'c', in quotes, such as"),
+        ("", "one of 'a' to 'c'"),
+        ("a, c", "one of 'a' to 'c'"),
+        ("ab", "one of 'a' to 'c'"),
+        (["b"], "one of 'a' to 'c'"),
+        (2, "2 is not among the answers"),
+        (float("nan"), "one of"),
+        (np.zeros(2), "one of"),
+        (len, "one of"),
+    ],
+)
+def test_other_letters_get_their_reply(attempt, message):
+    verdict = mark_choice(attempt, "b", "So it is.", REPLIES)
+    assert verdict.right is False
+    assert message in verdict.message
+
+
+@pytest.mark.parametrize("attempt", [..., None])
+def test_no_letter_is_no_answer(attempt):
+    assert mark_choice(attempt, "b", "", REPLIES).right is None
+
+
+@pytest.mark.parametrize(
+    ("attempt", "right", "message"),
+    [
+        ("b, d", True, "Both."),
+        ("DB", True, "Both."),
+        ("d and b", True, "Both."),
+        (["b", "d"], True, "Both."),
+        ({"b", "d"}, True, "Both."),
+        (("B)", "d."), True, "Both."),
+        ("b", False, "not yet all of it"),
+        ("a, b, d", False, "Not that."),
+        ({"c", "a"}, False, "Not that."),
+        ([1, 2], False, "one or more of 'a' to 'd'"),
+        ("e", False, "one or more of 'a' to 'd'"),
+    ],
+)
+def test_several_letters_may_belong_together(attempt, right, message):
+    verdict = mark_choice(attempt, {"b", "d"}, "Both.", REPLIES)
+    assert verdict.right is right
+    assert message in verdict.message
 
 
 def test_call_hands_over_the_arguments_and_returns_the_answer():
@@ -147,9 +274,6 @@ def test_what_is_no_check_has_no_solution_and_says_so(wrong):
 
 
 def test_a_check_without_a_solution_says_so():
-    def check_nothing(attempt):
-        return Verdict(None, "")
-
     with pytest.raises(ValueError, match="check_nothing is not the check of an exercise"):
         show_solution(check_nothing)
 
@@ -157,3 +281,17 @@ def test_a_check_without_a_solution_says_so():
 def test_the_package_of_exercises_offers_what_notebooks_use():
     assert exercises.show_solution is show_solution
     assert set(exercises.__all__) <= set(dir(exercises))
+
+
+def test_an_answer_that_draws_numbers_of_its_own_is_told_so():
+    rng = np.random.default_rng(0)
+    answer = call(lambda x: x + rng.standard_normal(), np.zeros(3))
+    assert answer.right is False
+    assert "numbers of its own" in answer.message
+    np.testing.assert_array_equal(call(lambda x: x * np.nan, np.zeros(3)), [np.nan] * 3)
+
+
+def test_a_long_array_in_the_place_of_a_letter_is_not_repeated():
+    verdict = mark_choice(np.linspace(0, 1, 1000), "b", "So it is.", REPLIES)
+    assert verdict.message.startswith("That is not among the answers")
+    assert "in quotes" in verdict.message

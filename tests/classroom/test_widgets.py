@@ -1,3 +1,5 @@
+import base64
+import html
 import re
 
 import ipywidgets
@@ -38,11 +40,22 @@ def words(caption):
     return re.sub("<[^>]*>", "", caption.value)
 
 
+def image_of(explorer):
+    """The picture's size on the page, its text, and its PNG."""
+    pattern = r'<img alt="(.*)" width="(\d+)" height="(\d+)" src="data:image/png;base64,(.*)"/>'
+    alt, width, height, png = re.fullmatch(pattern, explorer.picture.value).groups()
+    return int(width), int(height), html.unescape(alt), base64.b64decode(png)
+
+
+def png_of(t):
+    return plots.to_png(np.full((2, 2, 3), t, np.uint8))
+
+
 def test_first_picture_is_drawn_for_the_controls_initial_values():
     draw = Drawing()
     explorer = explorer_of(draw, name=widgets.choice("schedule", ["linear", "cosine"]))
     assert draw.calls == [{"t": 7, "name": "linear"}]
-    assert explorer.picture.value == plots.to_png(np.full((2, 2, 3), 7, np.uint8))
+    assert image_of(explorer) == (2, 2, "the picture at t = 7", png_of(7))
     assert words(explorer.caption) == "the picture at t = 7"
 
 
@@ -85,19 +98,33 @@ def test_caption_is_text_and_not_html():
     assert "7 &lt; 10 &amp; &lt;b&gt;bold&lt;/b&gt;" in explorer.caption.value
 
 
-def test_a_figure_is_drawn_as_well_as_an_array():
+def test_a_figure_is_shown_at_the_size_it_was_drawn():
     def draw(t):
         figure, axes = plots.new_figure(width=2, height=1)
         axes.axvline(t)
-        return figure, f"{t}"
+        return figure, f'"{t}" < 100'
 
     explorer = explorer_of(draw)
-    before = bytes(explorer.picture.value)
+    width, height, alt, before = image_of(explorer)
+    assert (width, height, alt) == (220, 110, '"7" < 100')
     explorer.controls["t"].value = 90
-    after = bytes(explorer.picture.value)
     assert before.startswith(b"\x89PNG")
-    assert after.startswith(b"\x89PNG")
-    assert after != before
+    assert image_of(explorer)[-1].startswith(b"\x89PNG")
+    assert image_of(explorer)[-1] != before
+
+
+def test_html_is_shown_as_it_is():
+    explorer = explorer_of(lambda t: (f"<b>{t}</b>", "bold"))
+    assert explorer.picture.value == "<b>7</b>"
+    explorer.controls["t"].value = 8
+    assert explorer.picture.value == "<b>8</b>"
+    assert explorer.first_picture is None
+
+
+def test_the_first_picture_is_kept_for_the_page_without_widgets():
+    explorer = explorer_of(Drawing())
+    explorer.controls["t"].value = 8
+    assert explorer.first_picture == png_of(7)
 
 
 # A drawing function that fails.
@@ -122,7 +149,7 @@ def test_a_failure_in_the_browser_does_not_end_the_explorer():
         explorer.controls["t"].set_state({"value": 50})
     explorer.controls["t"].set_state({"value": 51})
     assert explorer.caption.value == '<div role="status">the picture at t = 51</div>'
-    assert explorer.picture.value == plots.to_png(np.full((2, 2, 3), 51, np.uint8))
+    assert image_of(explorer)[-1] == png_of(51)
 
 
 def test_a_picture_that_cannot_be_encoded_counts_as_a_failure():
@@ -142,20 +169,60 @@ def test_a_failing_first_drawing_is_raised_in_the_cell_that_made_it():
 
 def test_repr_is_the_description_and_has_no_address():
     explorer = explorer_of(Drawing())
-    assert repr(explorer) == "A slider for t."
+    assert repr(explorer) == "A slider for t. (Run this cell to move it.)"
     explorer.controls["t"].value = 9
-    assert repr(explorer) == "A slider for t."
+    assert repr(explorer) == "A slider for t. (Run this cell to move it.)"
 
 
-def test_explore_displays_the_widget_and_a_sentence_where_there_is_none(displayed):
+SENTENCE = "A slider for t from 0 to 9. (Run this cell to move it.)"
+
+
+def test_explore_displays_the_widget_and_what_stands_in_where_there_is_none(displayed):
     control = widgets.slider("t", range(10), 2)
     explorer = widgets.explore(Drawing(), "A slider for t from 0 to 9.", t=control)
     (((bundle,), options),) = displayed
-    assert options == {"raw": True}
-    assert bundle["text/plain"] == "A slider for t from 0 to 9."
+    assert options == {"raw": True, "metadata": {"image/png": {"alt": SENTENCE}}}
+    assert bundle["text/plain"] == SENTENCE
+    assert bundle["image/png"] == png_of(2)
     view = bundle["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] == explorer.model_id
-    assert explorer.children == (control, explorer.caption, explorer.picture)
+    assert explorer.children[:3] == (control, explorer.caption, explorer.picture)
+
+
+def test_an_explorer_of_html_leaves_its_sentence_alone(displayed):
+    control = widgets.slider("t", range(10), 2)
+    widgets.explore(lambda t: (f"{t}", f"{t}"), "A slider for t from 0 to 9.", t=control)
+    (((bundle,), options),) = displayed
+    assert options == {"raw": True, "metadata": {}}
+    assert bundle["text/plain"] == SENTENCE
+    assert len(bundle) == 2
+
+
+def test_every_widget_of_the_course_carries_its_looks_keys_and_names():
+    """What they do in a browser, tests/browser shows."""
+    *parts, dressing = explorer_of(Drawing()).children
+    assert len(parts) == 3
+    assert dressing.layout.display == "none"
+    attribute, style = re.fullmatch(
+        r'<style onload="([^"]*)">([^<]*)</style>', dressing.value, re.DOTALL
+    ).groups()
+    assert "data-lm-suppress-shortcuts" in html.unescape(attribute)
+    assert "max-width: 100%" in style
+    assert "classroom" in widgets.Panel([])._dom_classes
+
+
+def test_controls_begin_at_the_same_place():
+    controls = {
+        "t": widgets.slider("t", range(10)),
+        "kind": widgets.choice("a long name", ["linear", "cosine"]),
+        "button": ipywidgets.ToggleButton(description="on", value=False),
+    }
+    widgets.Explorer(lambda **values: ("", ""), controls, "Three controls.")
+    width = controls["t"].style.description_width
+    assert re.fullmatch(r"\d+\.\dem", width)
+    assert controls["kind"].style.description_width == width
+    assert controls["kind"].layout.width == controls["t"].layout.width
+    assert float(width[:-2]) >= 0.5 * len("a long name")
 
 
 # Controls.

@@ -1,4 +1,4 @@
-"""Exercises of chapter 06: a step back, its cost, its noise, where it starts; mixing noise."""
+"""Exercises of chapter 06: a step back, its cost and noise, its start; measures; mixing noise."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from diffusion_walkthrough.classroom.exercises.verdicts import (
     Verdict,
     call,
     mark,
+    mark_choice,
     same_numbers,
     show_solution as show_solution,
     unanswered,
@@ -33,7 +34,9 @@ def check_step_back(attempt: Callable[..., Any]) -> Verdict:
         answers.append(answer)
     right = "Guess the clean image, go a little towards it, add a little noise, but not at the end."
     expected = _both_steps(schedule, x_t, guess, z)
-    return mark(answers, expected, _step_back_hints(schedule, x_t, guess, z), right)
+    parts = {"x_t": [x_t] * 2, "the guessed noise": [guess] * 2, "z": [z] * 2}
+    hints = _step_back_hints(schedule, x_t, guess, z)
+    return mark(answers, expected, hints, right, parts=parts, places=["t = 12", "t = 0"])
 
 
 def _both_steps(
@@ -113,31 +116,80 @@ def check_network_calls(attempt: Any) -> Verdict:
 
 
 solution_network_calls = 800
+steps_network_calls = "how many batches there are, times the calls that one of them takes."
 
 
 def check_why_noise(attempt: Any) -> Verdict:
-    """Mark the letter of the reason why walking back without added noise fails."""
-    if waiting := unanswered(attempt):
-        return waiting
-    hints = {
-        "a": "The network was exact in one dimension, and the walkers still met in one place.",
+    """Mark the letter of the reason why walking back to the mean, without noise, fails."""
+    replies = {
+        "a": "The denoise function was exact in one dimension, and the walkers still met in one "
+        "place.",
         "b": "Both walks start from the same noise, and it has variance 1. It is lost on the way.",
-        "c": "More steps do not help: each one pulls the walkers together, and with more steps the "
-        "result was no wider.",
+        "c": "More steps do not help: each one pulls the walkers together, and with 1000 steps the "
+        "result is no wider.",
     }
-    letter = attempt.strip().strip(".)").lower() if isinstance(attempt, str) else attempt
-    if letter == "d":
-        right = (
-            "The mean is the middle of the possible pasts. There are walks without noise that "
-            "work, but they take another step than the mean."
-        )
-        return Verdict(True, right)
-    if isinstance(letter, str) and letter in hints:
-        return Verdict(False, hints[letter])
-    return Verdict(False, f"{attempt!r} is not among the answers; write one of 'a' to 'd'.")
+    message = (
+        "The mean is the middle of the possible pasts. Either noise replaces what averaging takes "
+        "away, or one does not average: DDIM keeps all of the guessed noise."
+    )
+    return mark_choice(attempt, right="d", message=message, replies=replies)
 
 
 solution_why_noise = "d"
+
+
+def check_same_z(attempt: Any) -> Verdict:
+    """Mark the letter: what if each walker has one z for all its steps?"""
+    replies = {
+        "a": "Each single step is right, but the steps are no longer independent: a walker with "
+        "z = 2 is pushed upwards two hundred times.",
+        "b": "That happens with z = 0. Here z differs from walker to walker and pushes them apart.",
+        "d": "Heaps are too narrow where noise is missing. Here each step has noise of the right "
+        "size; it is the sum of all of them that is not right.",
+    }
+    message = (
+        "Independent pushes mostly cancel, equal ones add up: a sum of n equal ones has n times "
+        "the variance. The walkers end far too far apart."
+    )
+    return mark_choice(attempt, right="c", message=message, replies=replies)
+
+
+solution_same_z = "c"
+
+
+def check_impossible(attempt: Any) -> Verdict:
+    """Mark the letter of what cannot happen in a walk without any noise on the way."""
+    replies = {
+        "a": "That must be so: nothing but the start decides.",
+        "b": "That is how the heaps get their shares: each belongs to a range of starts.",
+        "d": "In one dimension it is even always so: ways that are decided by where one stands "
+        "cannot cross.",
+    }
+    message = (
+        "Without noise on the way, a start has a single way. With noise, the same start leads to "
+        "any heap."
+    )
+    return mark_choice(attempt, right="c", message=message, replies=replies)
+
+
+solution_impossible = "c"
+
+
+def check_what_is_missing(attempt: Any) -> Verdict:
+    """Mark the letter of the model that has precision 0.98 and recall 0.30."""
+    replies = {
+        "a": "Copies of all training images would have a high recall too: copies reach everything.",
+        "b": "Then hardly a drawing would lie among the real ones, and precision would be low.",
+        "d": "That is the other way round: high recall and low precision.",
+    }
+    message = (
+        "What it draws is good, and most of what is real it never draws. Of 64 pictures that all "
+        "look fine nobody would see it."
+    )
+    return mark_choice(attempt, right="c", message=message, replies=replies)
+
+
+solution_what_is_missing = "c"
 
 
 def check_start(attempt: Callable[..., Any]) -> Verdict:
@@ -164,7 +216,8 @@ def _what_is_wrong_with_noise(x: Any) -> str:
         return "All images start from the same noise. Each needs its own: draw the whole shape."
     if x.max() > 10:
         return (
-            "These are pixel values up to 255. The network lives in a world of spread 1 around 0."
+            "Values beyond 10: are these pixel values? The network lives in a world of spread 1 "
+            "around 0."
         )
     if x.min() >= 0:
         return "All values are positive. The forward process ends in noise of mean 0."

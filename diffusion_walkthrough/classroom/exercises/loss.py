@@ -1,4 +1,4 @@
-"""Exercises of chapter 04: from noise to image, the loss, two bells, a lazy network, bits."""
+"""Exercises of chapters 04 (what to ask, how to mark it) and 04b (bells, the bound, bits)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from diffusion_walkthrough.classroom.exercises.verdicts import (
     Verdict,
     call,
     mark,
+    mark_choice,
     show_solution as show_solution,
 )
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
@@ -38,7 +39,8 @@ def check_image_from_noise(attempt: Callable[..., Any]) -> Verdict:
          "then: the division by √ᾱ also takes in the noise, so brackets are needed."),
     ]  # fmt: skip
     right = "Whoever guesses the noise has guessed the image: two sides of one equation."
-    return mark(call(attempt, x_t, alpha_bar, noise), x_start, hints, right)
+    parts = {"x_t": x_t, "the noise": noise}
+    return mark(call(attempt, x_t, alpha_bar, noise), x_start, hints, right, parts=parts)
 
 
 def solution_image_from_noise(x_t: Any, alpha_bar: float, noise: Any) -> Any:
@@ -79,12 +81,39 @@ def check_simple_loss(attempt: Callable[..., Any]) -> Verdict:
          "from there."),
         ((bare**2).mean(axis=1), "The noise is too strong: in x_t it has the factor √(1−ᾱ) "
          "(Eq. 4)."),
+        *_mixing_hints(x_start, noise, t, signal, variance),
         ((wide**2).mean(axis=1), "1−ᾱ is the variance of the noise; in x_t it has the factor "
          "√(1−ᾱ), with the root."),
     ]  # fmt: skip
     right = "Add noise, ask which noise it was, average the squares. This is all of the training."
     answer = call(attempt, _some_guess, x_start, alpha_bar, t, noise)
     return mark(answer, (error**2).mean(axis=1), hints, right)
+
+
+def _mixing_hints(
+    x_start: Any, noise: Any, t: Any, signal: Any, variance: Any
+) -> list[tuple[Any, str]]:
+    """Foreseen mistakes in the noisy image that is shown, and in the sign of the guess."""
+    rate = np.sqrt(variance)
+    shown = [
+        (x_start + rate * noise, "The image is not dimmed: in x_t it has the factor √ᾱ (Eq. 4)."),
+        (signal**2 * x_start + rate * noise, "ᾱ is a share of variance: in x_t the image has the "
+         "factor √ᾱ, with the root."),
+        (signal**2 * x_start + variance * noise, "ᾱ and 1−ᾱ are shares of variance: in x_t image "
+         "and noise take their roots."),
+        (rate * x_start + signal * noise, "The two factors have changed places: ᾱ near 1 means "
+         "hardly any noise."),
+        (x_start, "The network was shown the clean image. It has to find the noise in x_t."),
+    ]  # fmt: skip
+    hints = [(((noise - _some_guess(x, t)) ** 2).mean(axis=1), hint) for x, hint in shown]
+    guess = _some_guess(signal * x_start + rate * noise, t)
+    return [
+        *hints,
+        (((noise + guess) ** 2).mean(axis=1), "The guess is added. How far it is from the noise is "
+         "their difference."),
+        ((noise - guess).mean(axis=1) ** 2, "Square first, then average: otherwise errors of "
+         "opposite sign cancel."),
+    ]  # fmt: skip
 
 
 def _some_guess(x_t: Any, t: Any) -> Any:
@@ -112,6 +141,10 @@ def check_two_bells(attempt: Any) -> Verdict:
          "would not have distance 0."),
         (0.5 * (2 * np.log(1 / 4) + 4 + 1 - 1), "The logarithm was taken twice over: log σ² is "
          "already 2 log σ."),
+        (2.0, "The logarithm of the two variances is missing: ½ (4 + 1 − 1) is what is left."),
+        (_kl(0, 4, 0, 1), "The distance of the two means is missing: its square counts too."),
+        (0.5 * (np.log10(1 / 4) + 4 + 1 - 1), "That is the logarithm to base 10. The course counts "
+         "in nats, with the natural logarithm."),
         (_kl(1, 4, 0, 1) / np.log(2), "That is in bits. The course counts in nats, with the "
          "natural logarithm."),
     ]  # fmt: skip
@@ -155,6 +188,120 @@ def check_lazy_network(attempt: Any) -> Verdict:
 
 
 solution_lazy_network = 0.22
+steps_lazy_network = (
+    "what the image in the answer costs, ᾱ · 0.5, and what is missing of the noise, squared."
+)
+
+
+def check_other_noise(attempt: Any) -> Verdict:
+    """Mark the letter: what is learned if Eq. 14 compares with fresh noise, not that in x_t?"""
+    replies = {
+        "a": "Nothing rewards that any more: a perfect guess of the noise in x_t would now cost 2, "
+        "its own mean square and that of the fresh noise.",
+        "c": "Such answers cost 2: their mean square and that of the noise add up. A single answer "
+        "that lies in the middle of all noises is cheaper.",
+        "d": "Whatever the answer, the variance of the fresh noise is left over, and it is 1.",
+    }
+    message = (
+        "What it sees says nothing about fresh noise, so the best guess is the average of all "
+        "noise, 0. The program runs without an error, and the loss stands at 1."
+    )
+    return mark_choice(attempt, "b", message, replies)
+
+
+solution_other_noise = "b"
+
+
+def check_nothing_to_remove(attempt: Any) -> Verdict:
+    """Mark the letter: where does one stand if the best guess of the noise is 0?"""
+    replies = {
+        "a": "Look at the arrows again: in the middle between two heaps, far from every clean "
+        "number, the guess is 0 too.",
+        "c": "Far out the density is low, but its logarithm is steep: what stands there was "
+        "carried there by much noise, and the guess says so.",
+        "d": "There is noise in x_t, but it may have come from either side. The guess is an "
+        "average, and an average can be 0.",
+    }
+    message = (
+        "The guess is the slope of log q, up to a factor, and a top or the bottom of a valley is "
+        "level. On the top one would stay; in the valley the next bit of noise decides."
+    )
+    return mark_choice(attempt, "b", message, replies)
+
+
+solution_nothing_to_remove = "b"
+
+
+def check_which_network(attempt: Any) -> Verdict:
+    """Mark the letter: of two trainings, which one draws digits that nobody wrote?"""
+    replies = {
+        "a": "A is good on what it has seen and nearly as bad as silence on what it has not: it "
+        "is learning its images by heart.",
+        "c": "B guesses new images as well as old ones, so it does not know its images one by one.",
+        "d": "An average over all t would hide the difference: at large t all of them are good. At "
+        "the same small t it shows.",
+    }
+    message = (
+        "B has the higher loss on the training images, and is the better model: what it knows also "
+        "holds for images that it never saw."
+    )
+    return mark_choice(attempt, "b", message, replies)
+
+
+solution_which_network = "b"
+
+
+def check_true_bell(attempt: Any) -> Verdict:
+    """Mark the letter: when is the true step back exactly a bell, whatever the data?"""
+    replies = {
+        "a": "The step forward is a bell. Backwards it also counts where noisy numbers are found "
+        "at all, and these form heaps: with ten steps you saw it.",
+        "b": "Then it is nearly one: the distance from a bell sank with T, but not to 0.",
+        "d": "It is one if the clean number is known as well: Eqs. 6 and 7 multiply two bells.",
+    }
+    message = (
+        "That is why the terms of the bound are easy: with x_0 given, the true step is a bell, "
+        "and two bells are compared."
+    )
+    return mark_choice(attempt, "c", message, replies)
+
+
+solution_true_bell = "c"
+
+
+def check_gap(attempt: Any) -> Verdict:
+    """Mark the letter: what brings a bound with perfect guesses and widths nearer to the truth?"""
+    replies = {
+        "a": "No network guesses better than the exact average, which is used here already.",
+        "b": "Nothing is trained here: the guesses come from a formula, and they are perfect.",
+        "d": "The exact width is the best that a bell can have. β is the width for other data.",
+    }
+    message = (
+        "With short steps the true step back is nearly a bell. What is left over is what a bell "
+        "cannot be: two humps."
+    )
+    return mark_choice(attempt, "c", message, replies)
+
+
+solution_gap = "c"
+
+
+def check_better_bits(attempt: Any) -> Verdict:
+    """Mark the letter: of two models, do bits per dimension say whose pictures look better?"""
+    replies = {
+        "a": "Two fifths of the bits pay for the last grey levels, which no eye sees. A may be "
+        "ahead there and nowhere else.",
+        "b": "More bits are no merit either. B may have lost them where one sees it.",
+        "d": "The same T makes the bounds alike, but the bits are still spent on what no eye sees.",
+    }
+    message = (
+        "Bits judge every last grey level, an eye judges shapes. The bound trained directly gave "
+        "worse pictures, and the memorizer has excellent bits on what it has seen."
+    )
+    return mark_choice(attempt, "c", message, replies)
+
+
+solution_better_bits = "c"
 
 
 def check_level_probabilities(attempt: Callable[..., Any]) -> Verdict:
@@ -184,6 +331,8 @@ def check_level_probabilities(attempt: Callable[..., Any]) -> Verdict:
          "half a step."),
         ((spread**2, half), "Divided by the variance: area(z) wants distances in units of the "
          "spread."),
+        ((1 / spread, half), "Multiplied by the spread: a distance in units of the spread is "
+         "divided by it."),
         ((1.0, half), "The edges must be divided by the spread: area(z) belongs to a bell of "
          "spread 1."),
     ]  # fmt: skip
@@ -227,7 +376,7 @@ def check_bits(attempt: Any) -> Verdict:
          "pixel can hold. It only says what knowing nothing costs, log₂ 17."),
     ]  # fmt: skip
     right = "150 / 64 / log 2. Less than the 4.09 of knowing nothing, so something was learned."
-    return mark(attempt, 150 / 64 / np.log(2), hints, right, tolerance=2e-3)
+    return mark(attempt, 150 / 64 / np.log(2), hints, right, tolerance=4.5e-3)  # so 3.4 is right
 
 
 def solution_bits() -> float:

@@ -1,4 +1,7 @@
-"""Exercises of chapter 02: ᾱ, the signal left, β for few steps, β̃, and β from a wanted ᾱ."""
+"""Exercises of chapter 02: what a list of β can do, and β from a wanted ᾱ.
+
+Those from :func:`check_posterior_variance` on belong to page 02b, which goes deeper.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ from diffusion_walkthrough.classroom.exercises.verdicts import (
     Verdict,
     call,
     mark,
+    mark_choice,
+    same_numbers,
     show_solution as show_solution,
 )
-from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+from diffusion_walkthrough.noise_schedule import LARGEST_BETA
 
 
 def check_alpha_bar(attempt: Callable[..., Any]) -> Verdict:
@@ -46,54 +51,102 @@ def solution_alpha_bar(betas: Any) -> Any:
     return np.cumprod(1 - betas)
 
 
-def check_signal_left(attempt: Any) -> Verdict:
-    """Mark the signal left after 100 steps with β from 0.0001 to 0.02, not scaled."""
-    raw = NoiseSchedule(make_betas("linear", 100, scaled=False))
+def check_impossible_strip(attempt: Any) -> Verdict:
+    """Mark which of the strips a to d no schedule can make (ᾱ is a product of α, Eq. 4)."""
+    right = (
+        "Each step multiplies ᾱ by a number below 1, so the digit can only fade. Strip b has less "
+        "of it at the third place than at the fourth."
+    )
+    replies = {
+        "a": "That is what one huge β at the start does: the digit is lost at once, and the "
+        "rest only stirs. "
+        "Wasteful, but a schedule. Ask what ᾱ can never do from one place to the next.",
+        "c": "This one never gets to noise: few steps with β meant for many. A poor schedule is "
+        "still one. Ask what ᾱ can never do from one place to the next.",
+        "d": "That is the cosine schedule, which fades slowly and ends in noise. Ask what ᾱ can "
+        "never do from one place to the next.",
+    }
+    return mark_choice(attempt, right="b", message=right, replies=replies)
+
+
+solution_impossible_strip = "b"
+
+
+def check_quarter_of_the_steps(attempt: Any) -> Verdict:
+    """Mark what becomes of the signal left, 0.006, with 250 steps in place of 1000."""
+    right = (
+        "A quarter of the β sum up to a quarter, and e^(−sum/2) with a quarter of the exponent is "
+        "the fourth root: 0.0064 becomes 0.28."
+    )
+    replies = {
+        "a": "β ends in the same place, but what counts is how much all steps add up to, and "
+        "there are fewer of them. What happens to the sum of β?",
+        "b": "The sum of β is indeed a quarter. But it stands in an exponent, e^(−sum/2): a "
+        "quarter of the exponent is not four times the number.",
+        "d": "Fewer steps with the same β add less noise, not more, so more of the image must be "
+        "left.",
+    }
+    return mark_choice(attempt, right="c", message=right, replies=replies)
+
+
+solution_quarter_of_the_steps = "c"
+
+
+def check_colour_batch(attempt: Any) -> Verdict:
+    """Mark what factors of shape (3,) do to a batch of shape (3, 32, 32, 3)."""
+    right = (
+        "The factors of the three images meet the three colours, since NumPy lines up the last "
+        "axes. The shape is right, so nothing warns you: with 4 photographs it would be an error. "
+        "extract makes the shape (3, 1, 1, 1)."
+    )
+    replies = {
+        "a": "An error needs two lengths that do not fit. Which axis of the batch does NumPy "
+        "compare with the 3 factors, the first or the last?",
+        "b": "That is what we want. But NumPy lines up the last axes first; which axis is that "
+        "here?",
+        "c": "That happened with grey images, whose last axis has length 1 and is stretched. How "
+        "long is the last axis here?",
+    }
+    return mark_choice(attempt, right="d", message=right, replies=replies)
+
+
+solution_colour_batch = "d"
+
+
+def check_betas_from_alpha_bar(attempt: Callable[..., Any]) -> Verdict:
+    """Mark a function ``(alpha_bar)`` that computes the β that lead to it, both of shape (T,)."""
+    betas = np.array([0.1, 0.2, 0.15, 0.4, 1.0])  # the last deletes the image, as in jsd
+    kept = np.cumprod(1 - betas)
+    before = np.append(1.0, kept[:-1])
     hints = [
-        (raw.alphas_cumprod[-1], "That is ᾱ, the share of the variance. The image itself is "
-         "multiplied by its root."),
-        (NoiseSchedule(make_betas("linear", 100)).signal_left, "That is left by the scaled "
-         "schedule, or by a thousand steps. This person did not scale: pass scaled=False to "
-         "make_betas."),
-        (raw.sqrt_one_minus_alphas_cumprod[-1], "That is the factor of the noise at the last "
-         "step, √(1−ᾱ). The question is about the image, √ᾱ."),
-        (np.sqrt(1 - 0.02), "That is what the last step alone keeps. The steps before it count "
-         "too: their factors multiply."),
+        (betas[1:], "One β is missing, that of the first step: before it, ᾱ is 1. Put the 1 in "
+         "front of the table with np.append(1, …)."),
+        (kept / before, "That is α, what each step keeps. β is what is missing to 1."),
+        (1 - kept, "That is the noise of all steps so far. A single step keeps the ratio of two "
+         "neighbours."),
+        (before - kept, "That is the share of the *first* image that the step takes away. β is "
+         "its share of what is still there: divide by ᾱ one step earlier."),
+        (np.append(0.0, betas[1:]), "The first step adds noise too: before it, ᾱ is 1, not ᾱ "
+         "of the first step."),
+        (np.append(betas[1:], 0.0), "Off by one: β at t leads from ᾱ at t − 1 to ᾱ at t, and "
+         "before the first step ᾱ is 1."),
+        (1 - np.sqrt(kept / before), "β is a variance, and so is ᾱ: no root is needed."),
     ]  # fmt: skip
-    right = "Six tenths of the image are still in what should be pure noise."
-    return mark(attempt, raw.signal_left, hints, right, tolerance=2.5e-3)
+    right = (
+        "Any falling curve becomes a schedule: the squared cosine gives Nichol and Dhariwal's, an "
+        "even fall to 0 gives 1/T, 1/(T−1), …, 1, the schedule jsd of page 02b."
+    )
+    with np.errstate(all="ignore"):  # a slip may divide by zero: the hint says more
+        answer = call(attempt, kept)
+    clipped = np.minimum(betas, LARGEST_BETA)  # as make_betas does with the cosine schedule
+    expected = clipped if same_numbers(answer, clipped) else betas
+    return mark(answer, expected, hints, right)
 
 
-solution_signal_left = 0.603
-
-
-def check_linear_betas(attempt: Callable[..., Any]) -> Verdict:
-    """Mark a function ``(timesteps)`` that computes the scaled, clipped linear β, shape (T,)."""
-    steps = 16  # few enough for the last β to need clipping
-    raw = np.linspace(1e-4, 0.02, steps)
-    scale = 1000 / steps
-    expected = np.minimum(scale * raw, 0.999)
-    hints = [
-        (raw, "Not scaled: in a sixtieth of the steps this adds a sixtieth of the noise. Each "
-         "step must add 1000/T times as much."),
-        (raw / scale, "Scaled the wrong way round: fewer steps must each add more, so multiply "
-         "by 1000/T."),
-        (scale * raw, "Scaled rightly, but with few steps the last β reaches 1 and more, and a "
-         "variance above 1 cannot be made room for. Clip with np.minimum(…, 0.999)."),
-        (np.linspace(1e-4, min(scale * 0.02, 0.999), steps), "Only the end is scaled. The sum of "
-         "all β must stay, so scale the start as well."),
-        (np.linspace(scale * 1e-4, 0.999, steps), "Here the end was clipped before the line was "
-         "drawn, so all β in between are too small. Draw the line first, and clip then."),
-        (np.minimum(np.sqrt(scale) * raw, 0.999), "β is a variance already: its sum counts, so "
-         "scale it by 1000/T and not by the root."),
-    ]  # fmt: skip
-    right = "The sum of all β stays the same, and so does the end, down to some twenty steps."
-    return mark(call(attempt, steps), expected, hints, right)
-
-
-def solution_linear_betas(timesteps: int) -> Any:
-    """Compute linear β that add the same noise in all, whatever the number of steps."""
-    return np.minimum(1000 / timesteps * np.linspace(0.0001, 0.02, timesteps), 0.999)
+def solution_betas_from_alpha_bar(alpha_bar: Any) -> Any:
+    """Compute the variance that each step must add, so that the wanted ᾱ comes out."""
+    before = np.append(1.0, alpha_bar[:-1])
+    return 1 - alpha_bar / before
 
 
 def check_posterior_variance(attempt: Callable[..., Any]) -> Verdict:
@@ -128,34 +181,69 @@ def solution_posterior_variance(betas: Any) -> Any:
     return betas * (1 - before) / (1 - alpha_bar)
 
 
-def check_betas_from_alpha_bar(attempt: Callable[..., Any]) -> Verdict:
-    """Mark a function ``(alpha_bar)`` that computes the β that lead to it, both of shape (T,)."""
-    betas = np.array([0.1, 0.2, 0.15, 0.4, 1.0])  # the last deletes the image, as in jsd
-    kept = np.cumprod(1 - betas)
-    before = np.append(1.0, kept[:-1])
+def check_block_log_snr(attempt: Any) -> Verdict:
+    """Mark by how much log SNR rises from a pixel to the mean of a block of 16 by 16 pixels."""
     hints = [
-        (betas[1:], "One β is missing, that of the first step: before it, ᾱ is 1. Put the 1 in "
-         "front of the table with np.append(1, …)."),
-        (kept / before, "That is α, what each step keeps. β is what is missing to 1."),
-        (1 - kept, "That is the noise of all steps so far. A single step keeps the ratio of two "
-         "neighbours."),
-        (before - kept, "That is the share of the *first* image that the step takes away. β is "
-         "its share of what is still there: divide by ᾱ one step earlier."),
-        (np.append(0.0, betas[1:]), "The first step adds noise too: before it, ᾱ is 1, not ᾱ "
-         "of the first step."),
-        (np.append(betas[1:], 0.0), "Off by one: β at t leads from ᾱ at t − 1 to ᾱ at t, and "
-         "before the first step ᾱ is 1."),
-        (1 - np.sqrt(kept / before), "β is a variance, and so is ᾱ: no root is needed."),
+        (256, "That is how many noises are averaged, and by how much their variance falls. log SNR "
+         "is a logarithm."),
+        (16, "By 16 the *spread* of the noise falls. SNR is a ratio of variances, and log SNR its "
+         "logarithm."),
+        (np.log(16), "You took the logarithm of 16, by which the spread falls. SNR is a ratio of "
+         "variances."),
+        (np.log(64), "That is for blocks of 8 by 8, as on the page. How many pixels has a block of "
+         "16 by 16?"),
+        (-np.log(256), "The right size. But averaging takes noise away: does the ratio of signal "
+         "to noise rise or fall?"),
+        (8, "That is the logarithm to base 2. log SNR is the natural one: each unit is a factor of "
+         "e."),
+        (np.log10(256), "That is the logarithm to base 10. log SNR is the natural one: each unit "
+         "is a factor of e."),
     ]  # fmt: skip
     right = (
-        "Any falling curve becomes a schedule. An even fall to 0 gives 1/T, 1/(T−1), …, 1, the jsd "
-        "schedule; the squared cosine gives Nichol and Dhariwal's."
+        "Each doubling of width and height is worth log 4 ≈ 1.4. To hide as much as in a picture "
+        "of 16 by 16, one of 256 by 256 needs a log SNR that is lower by 5.5."
     )
-    with np.errstate(all="ignore"):  # a slip may divide by zero: the hint says more
-        return mark(call(attempt, kept), betas, hints, right)
+    return mark(attempt, np.log(256), hints, right, tolerance=1.2e-2)
 
 
-def solution_betas_from_alpha_bar(alpha_bar: Any) -> Any:
-    """Compute the variance that each step must add, so that the wanted ᾱ comes out."""
-    before = np.append(1.0, alpha_bar[:-1])
-    return 1 - alpha_bar / before
+solution_block_log_snr = 5.545
+steps_block_log_snr = "how many pixels are averaged; by what their noise's variance falls; its log."
+
+
+def check_trace(attempt: Any) -> Verdict:
+    """Mark what mends a model that was trained with 22 % of the image left at T."""
+    right = (
+        "The network is right about what it was shown. What it was shown at T was never pure "
+        "noise, so the schedule has to change, before the training."
+    )
+    replies = {
+        "a": "A network trained for longer comes closer to the best guess. The best guess itself "
+        "used the trace in our experiment.",
+        "b": "A larger network comes closer to the best guess. The best guess itself used the "
+        "trace in our experiment.",
+        "d": "Other seeds are other draws from the same bell. None of them holds a trace of an "
+        "image, as all last steps in the training did.",
+    }
+    return mark_choice(attempt, right="c", message=right, replies=replies)
+
+
+solution_trace = "c"
+
+
+def check_back_from_nothing(attempt: Any) -> Verdict:
+    """Mark which answer leads back from ᾱ = 0 (Eq. 4 with √ᾱ = 0)."""
+    right = (
+        "There the noisy image *is* the noise: to name it is easy and says nothing. The best guess "
+        "of the image is the mean of all images, which is at least a place to go on from."
+    )
+    replies = {
+        "a": "With ᾱ = 0, Eq. 4 says that x_t is the noise, so to name it is easy. How would you "
+        "work out the image from it? Solve Eq. 4 for x_0 and look what you divide by.",
+        "c": "From one answer the other follows by Eq. 4, as long as √ᾱ is not 0. What if it is?",
+        "d": "x_t says nothing about the image there. But there still is a best guess if nothing "
+        "is known: which?",
+    }
+    return mark_choice(attempt, right="b", message=right, replies=replies)
+
+
+solution_back_from_nothing = "b"

@@ -1,4 +1,4 @@
-"""Exercises of chapter 05: counting steps, marking guesses, averaging weights, learning rates."""
+"""Exercises of chapter 05: steps, marks of one's own, what a changed line does, averages, rates."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from diffusion_walkthrough.classroom.exercises.verdicts import (
     Verdict,
     call,
     mark,
+    mark_choice,
     show_solution as show_solution,
     unanswered,
 )
+from diffusion_walkthrough.parameters import DiffusionParameters
+from diffusion_walkthrough.training import DiffusionModel
 
 
 def check_steps(attempt: Any) -> Verdict:
@@ -34,64 +38,147 @@ def check_steps(attempt: Any) -> Verdict:
 solution_steps = 24 * 100
 
 
-def check_training_loss(attempt: Callable[..., Any]) -> Verdict:
-    """Mark a function ``(x_start, alpha_bar, noise, guess)`` that returns x_t and the loss.
+def check_one_t(attempt: Any) -> Verdict:
+    """Mark the letter: what if all images of a batch get the same t, another one at each step?"""
+    replies = {
+        "b": "The t is drawn anew for each batch. In a thousand steps the network meets them all.",
+        "c": "Nothing gets easier: at each t the answers that nobody can know stay unknown.",
+        "d": "fit only sees numbers of the right shape; 128 equal ones are as good as any.",
+    }  # fmt: skip
+    message = (
+        "On average over the batches the gradient is the same. But each knows a single strength of "
+        "noise, and the next one another: the weights are pulled to and fro."
+    )
+    return mark_choice(attempt, right="a", message=message, replies=replies)
 
-    ``x_start`` and ``noise`` are ``(batch, pixels)``, ``alpha_bar`` is ``(batch,)``, and ``guess``
-    is a function of x_t that returns the guessed noise.
+
+solution_one_t = "a"
+
+
+def check_own_marking(attempt: Any) -> Verdict:
+    """Mark a kind of ``DiffusionModel`` whose ``compute_loss`` is the mean absolute error.
+
+    It is called with six images of 8x8 pixels and made-up answers, not with a network's.
     """
-    x_start, noise = np.random.default_rng(3).standard_normal((2, 5, 4))
-    alpha_bar = np.array([0.9, 0.7, 0.5, 0.3, 0.1])
-    signal, noise_rate = np.sqrt(alpha_bar)[:, None], np.sqrt(1 - alpha_bar)[:, None]
-
-    def guess(x_t: Any) -> Any:
-        return 0.5 * np.asarray(x_t)
-
-    answer = call(attempt, x_start, alpha_bar, noise, guess)
-    if isinstance(answer, Verdict):
-        return answer
-    waiting = unanswered(answer)
-    if waiting:
+    if waiting := unanswered(attempt):
         return waiting
-    if not isinstance(answer, tuple) or len(answer) != 2:
-        return Verdict(False, "Return two things, x_t and the loss: return x_t, loss.")
-    x_t = signal * x_start + noise_rate * noise
-    noised = mark(answer[0], x_t, _noising_hints(x_start, alpha_bar, noise), "")
-    if not noised.right:
-        return noised
-    error = noise - guess(x_t)
-    hints = [
-        (np.mean((x_start - guess(x_t)) ** 2), "The guess is compared with the clean image. The "
-         "network was asked for the noise, so compare with the noise."),
-        (np.mean(np.abs(error)), "That is the mean absolute error. Eq. 14 squares it."),
-        (np.sum(error**2), "The squares are summed. Their mean does not depend on the number of "
-         "pixels or images."),
-        (np.mean(error) ** 2, "Square first, then average: otherwise errors of opposite sign "
-         "cancel."),
-        (np.mean((noise - guess(x_start)) ** 2), "The network was shown the clean image. It must "
-         "find the noise in x_t."),
-    ]  # fmt: skip
-    right = "That is all there is to it: hide, ask, compare. The rest of training is bookkeeping."
-    return mark(answer[1], np.mean(error**2), hints, right)
+    if not (isinstance(attempt, type) and issubclass(attempt, DiffusionModel)):
+        return Verdict(
+            False, "Hand in the class itself, a kind of DiffusionModel, without calling it."
+        )
+    if "compute_loss" not in vars(attempt):
+        return Verdict(
+            False,
+            "Your class still marks as DiffusionModel does: give it a compute_loss of its own.",
+        )
+    random = np.random.default_rng(5)
+    x_t, x_start, noise, answer = random.standard_normal((4, 6, 8, 8, 1)).astype("float32")
+    shown = ops.convert_to_tensor(x_t), ops.convert_to_tensor(np.arange(6, dtype="int32"))
+    loss = call(_loss_of, attempt, shown, {"x_start": x_start, "noise": noise}, answer)
+    if no_number := _no_number(loss):
+        return no_number
+    right = (
+        "A network that answers 0 now begins at 0.8, the mean size of the noise, and not at 1: "
+        "losses that are marked in different ways cannot be compared."
+    )
+    hints = _marking_hints(x_t, x_start, noise, answer)
+    return mark(loss, np.mean(np.abs(noise - answer)), hints, right, tolerance=1e-3)
 
 
-def _noising_hints(x_start: Any, alpha_bar: Any, noise: Any) -> list[tuple[Any, str]]:
-    """Foreseen mistakes in hiding the images."""
-    kept = alpha_bar[:, None]
+def _no_number(loss: Any) -> Verdict | None:
+    """What is wrong with a mark that is not one number, if that can be said."""
+    if isinstance(loss, Verdict):
+        if "x_start" in loss.message:
+            return Verdict(
+                False, "y is a dictionary of what was done to the images: take y['noise']."
+            )
+        return None
+    if np.shape(loss) == (6,):
+        return Verdict(
+            False, "That is one number for each image. The weights have one direction to go: take "
+            "the mean over the images too."
+        )  # fmt: skip
+    return None
+
+
+def _marking_hints(x_t: Any, x_start: Any, noise: Any, answer: Any) -> list[tuple[Any, str]]:
+    """Foreseen mistakes in marking the answers."""
+    off = noise - answer
     return [
-        (kept * x_start + (1 - kept) * noise, "ᾱ and 1−ᾱ are shares of variance; image and noise "
-         "take their roots."),
-        (x_start + np.sqrt(1 - kept) * noise, "The image is not dimmed: multiply it by √ᾱ."),
-        (np.sqrt(1 - kept) * x_start + np.sqrt(kept) * noise, "The two factors have changed "
-         "places: ᾱ near 1 means hardly any noise."),
+        (np.mean(off**2), "That is still the mean squared error: replace the square by ops.abs."),
+        (np.sqrt(np.mean(off**2)), "The root of the mean square weighs large errors as the mean "
+         "square does. Take the absolute value of each error, then the mean."),
+        (np.sum(np.abs(off)), "The errors are summed. Their mean does not grow with the number of "
+         "images and pixels."),
+        (np.mean(off), "Without ops.abs, errors of opposite sign cancel."),
+        (-np.mean(off), "Without ops.abs, errors of opposite sign cancel."),
+        (np.abs(np.mean(off)), "Absolute values first, then the mean: else errors of opposite sign "
+         "cancel."),
+        (np.mean(np.abs(x_start - answer)), "The answer is compared with the clean image. The "
+         "network was asked for the noise: y['noise']."),
+        (np.mean(np.abs(x_t - answer)), "The answer is compared with what was shown. What was done "
+         "to the images stands in y: y['noise']."),
     ]  # fmt: skip
 
 
-def solution_training_loss(x_start: Any, alpha_bar: Any, noise: Any, guess: Any) -> Any:
-    """Hide, ask, compare."""
-    kept = alpha_bar[:, None]
-    x_t = np.sqrt(kept) * x_start + np.sqrt(1 - kept) * noise
-    return x_t, np.mean((noise - guess(x_t)) ** 2)
+def _loss_of(kind: type[DiffusionModel], shown: Any, made_of: Any, answer: Any) -> Any:
+    """What a kind of model says of an answer; the three dots are handed through."""
+    model = kind(DiffusionParameters.digits(), seed=0)
+    made_of = {name: ops.convert_to_tensor(value) for name, value in made_of.items()}
+    loss = model.compute_loss(x=shown, y=made_of, y_pred=ops.convert_to_tensor(answer))
+    return ops.convert_to_numpy(loss) if ops.is_tensor(loss) else loss
+
+
+class solution_own_marking(DiffusionModel):
+    """Marked with the mean absolute error of the noise."""
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Take the mean size of all errors."""
+        return ops.mean(ops.abs(y["noise"] - y_pred))
+
+
+def check_changed_line(attempt: Any) -> Verdict:
+    """Mark the letter: what is drawn if the answers are compared with the clean images?"""
+    replies = {
+        "a": "They can be worked out from each other, but somebody has to do it. The parameters "
+        "still say that the answer is noise.",
+        "b": "fit does not know what an answer means. It makes the loss small, whatever it is.",
+        "d": "Nearly: the sampler takes each guessed image away, so that pictures turn out bright "
+        "where digits are dark. But noise is left in them, and no digit.",
+    }  # fmt: skip
+    message = (
+        "The network guesses digits, and the sampler takes each guess for noise and takes it away. "
+        "The loss cannot tell: it measures the question that you asked. DiffusionParameters("
+        "prediction='x_start') changes question and drawing together."
+    )
+    return mark_choice(attempt, right="c", message=message, replies=replies)
+
+
+solution_changed_line = "c"
+
+
+def check_which_run(attempt: Any) -> Verdict:
+    """Mark the letter of the run that learns its training images by heart."""
+    replies = {
+        "a": "A few thousandths are what the chance of t and noise makes.",
+        "c": "Both are high: that run has learned little, and nothing by heart.",
+        "d": "Here the held-out images are the easier ones. By heart, they would be harder.",
+    }  # fmt: skip
+    message = (
+        "It gets better on what it has seen and worse on what it has not. The training loss alone "
+        "would have praised it as the best of the four."
+    )
+    return mark_choice(attempt, right="b", message=message, replies=replies)
+
+
+solution_which_run = "b"
 
 
 def check_start_share(attempt: Any) -> Verdict:
@@ -132,12 +219,13 @@ def check_learning_rate(attempt: Callable[..., Any]) -> Verdict:
          "progress from step 100 on, (step − 100) / (1080 − 100)."),
         (0.006 * rise * fall(100, 1080, 2 * np.pi), "That is a whole cosine: it comes back up. "
          "Half of one, cos(π · progress), ends at the bottom."),
-        (0.006 * rise * np.where(steps < 100, 1, 1 - np.clip((steps - 100) / 860, 0, 1)),
+        (0.006 * rise * np.where(steps < 100, 1, 1 - np.clip((steps - 100) / 980, 0, 1)),
          "That falls along a straight line. Half a cosine is (1 + cos(π · progress)) / 2."),
         (0.006 * rise, "It stays at the top. From step 100 on it should fall."),
     ]  # fmt: skip
     right = "Careful at first, bold in the middle, settling at the end."
-    return mark(answer, 0.006 * rise * fall(100, 1080), hints, right)
+    places = [f"step {step}" for step in steps]
+    return mark(answer, 0.006 * rise * fall(100, 1080), hints, right, places=places)
 
 
 def solution_learning_rate(step: int) -> float:

@@ -11,16 +11,22 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
-from diffusion_walkthrough.classroom import plots
+from diffusion_walkthrough.classroom import live, plots
 from diffusion_walkthrough.evaluation import ball_radii, nearest
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 
 Array = NDArray[np.float64]
 
+#: Where the world of one dimension is nearly empty, between its three heaps.
+VALLEYS = (-0.25, 0.3)
+_COLOURS = (plots.BLUE, plots.GREEN, plots.ORANGE)
+
 
 def paths(schedule: NoiseSchedule, walks: Mapping[str, Array], shown: int = 60) -> Figure:
-    """Draw walkers on their way back, over the exact density at every step.
+    """Draw walkers on their way back over the exact density at every step, a heat map in grey.
+
+    Each walker has the colour of the heap in which it ends, from its first step on.
 
     Args:
         schedule: the chain's noise schedule.
@@ -31,7 +37,9 @@ def paths(schedule: NoiseSchedule, walks: Mapping[str, Array], shown: int = 60) 
     for axis, (title, walk) in zip(axes.flat, walks.items(), strict=True):
         _draw_density_over_time(axis, schedule)
         steps_left = np.arange(len(schedule), -1, -1)
-        axis.plot(steps_left, walk[:, :shown], color=plots.BLUE, linewidth=0.6, alpha=0.7)
+        for walker in walk[:, :shown].T:
+            colour = _COLOURS[np.searchsorted(VALLEYS, walker[-1])]
+            axis.plot(steps_left, walker, color=colour, linewidth=0.7, alpha=0.8)
         axis.set_xlim(len(schedule), 0)
         axis.set_xlabel("steps left")
         axis.set_title(title)
@@ -93,22 +101,55 @@ def _draw_balls(axes: Axes, points: Array, k: int, colour: str) -> None:
 
 
 def journey(
-    times: Sequence[int], frames: Any, i: int, scale: int = 5
-) -> tuple[NDArray[np.uint8], str]:
+    schedule: NoiseSchedule, times: Sequence[int], frames: Any, i: int, scale: int = 5
+) -> tuple[str, str]:
     """Lay out the images at one stop of their journey, and say where that is.
 
     Args:
-        times: the t of each stop, down to -1, as from ``p_sample_loop_trajectory``.
+        schedule: the walk's noise schedule.
+        times: the t of each stop, down to -1, as from ``p_sample_loop_progressive``.
         frames: images ``(stops, n, height, width, channels)``.
         i: which stop, from 0.
         scale: how many times to enlarge each pixel.
     """
     outside = np.mean(np.abs(frames[i]) > 1)
-    caption = (
-        f"stop {i} of {len(frames) - 1}, t = {times[i]}: {times[i] + 1} steps left; "
-        f"{outside:.0%} of the pixels lie outside [−1, 1]"
-    )
-    return plots.tile(frames[i], columns=16, scale=scale), caption
+    caption = f"t = {times[i]}, {times[i] + 1} steps left; {outside:.0%} of the pixels lie outside "
+    caption += "[−1, 1]"
+    picture = plots.tile(frames[i], columns=16, scale=scale)
+    images = live.pixels(picture / 127.5 - 1, f"stop {i} of {len(frames) - 1}", 1, picture.shape[1])
+    signal = signal_at(schedule, [times[i]])[0]
+    return live.stack(live.gauge(signal, f"√ᾱ = {signal:.2f}"), images), caption
+
+
+def signal_at(schedule: NoiseSchedule, times: Sequence[int]) -> list[float]:
+    """How much of the image is there, √ᾱ, at each of these t; 1 at t = -1, where it is clean."""
+    return [float(np.append(schedule.sqrt_alphas_cumprod, 1.0)[t]) for t in times]
+
+
+def rows(images: Mapping[str, Any], columns: int = 16) -> Figure:
+    """Draw images in rows, each row with its name at the left.
+
+    Args:
+        images: by name, at least ``columns`` of them, ``(n, height, width, 1)``.
+        columns: how many of them to show.
+    """
+    tiles = {name: plots.tile(row[:columns], columns=columns) for name, row in images.items()}
+    left, width, gap = 0.15 + 0.085 * max(map(len, images)), 7.5, 0.08  # in inches
+    tall, wide, _ = next(iter(tiles.values())).shape
+    side = (width - left) * tall / wide
+    height = len(images) * (side + gap)
+    figure, axes = plots.new_figure(rows=len(images), width=width, height=height, squeeze=False)
+    figure.set_layout_engine("none")
+    for place, (axis, (name, tile)) in enumerate(zip(axes[:, 0], tiles.items(), strict=True)):
+        below = height - (place + 1) * (side + gap)
+        axis.set_position((left / width, below / height, 1 - left / width, side / height))
+        axis.imshow(tile, interpolation="nearest")
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+    return figure
 
 
 def neighbours(images: Any, training_images: Any) -> Figure:
@@ -123,10 +164,13 @@ def neighbours(images: Any, training_images: Any) -> Figure:
     return _grid(rows, ["drawn", "nearest"], [f"{distance:.1f}" for distance in distances])
 
 
-def returns(clean: Any, hidden: Any, returned: Any, times: Sequence[int]) -> Figure:
+def returns(
+    schedule: NoiseSchedule, clean: Any, hidden: Any, returned: Any, times: Sequence[int]
+) -> Figure:
     """Draw, for each time: the image, the image under that much noise, and ways back from there.
 
     Args:
+        schedule: of the noise.
         clean: ``(height, width, 1)``.
         hidden: noised images, ``(times, height, width, 1)``.
         returned: ``(times, n, height, width, 1)``.
@@ -134,7 +178,9 @@ def returns(clean: Any, hidden: Any, returned: Any, times: Sequence[int]) -> Fig
     """
     rows = [[clean, hidden[i], *returned[i]] for i in range(len(times))]
     titles = ["clean", "noised", *[f"way back {i + 1}" for i in range(len(returned[0]))]]
-    return _grid(rows, [f"t = {t}" for t in times], titles)
+    signals = signal_at(schedule, times)
+    labels = [f"t = {t}\n√ᾱ = {signal:.2f}" for t, signal in zip(times, signals, strict=True)]
+    return _grid(rows, labels, titles)
 
 
 def shared_ways(images: Mapping[int, Any]) -> Figure:

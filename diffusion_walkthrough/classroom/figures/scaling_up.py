@@ -1,4 +1,4 @@
-"""Pictures of chapter 08: what an epoch costs, where float16 ends, and what is lost there."""
+"""Pictures of chapters 08 and 08b: what an epoch and a plan cost, and where float16 ends."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from diffusion_walkthrough.classroom import plots
+from diffusion_walkthrough.classroom import live, plots
 from diffusion_walkthrough.parameters import DiffusionParameters, UNetParameters
 from diffusion_walkthrough.planner.counting import operations_per_epoch
-from diffusion_walkthrough.planner.machines import GB, MACHINES, THIS_MACHINE
-from diffusion_walkthrough.planner.plan import Plan, duration as duration, plan
+from diffusion_walkthrough.planner.machines import GB
+from diffusion_walkthrough.planner.plan import Memory, Plan, duration as duration, plan
 from diffusion_walkthrough.scaling_up import (
     FLOAT16_MAX,
     FLOAT16_MIN,
@@ -28,7 +29,6 @@ from diffusion_walkthrough.scaling_up import (
 Array = NDArray[Any]
 
 SIDES = (8, 16, 32, 64, 128, 256)
-DEVICES = [THIS_MACHINE, *MACHINES]
 #: What the menus offer: a whole run, and how many images its data set has to train on.
 NETWORKS = {
     "digits": (DiffusionParameters.digits(), 1_500),
@@ -38,37 +38,57 @@ NETWORKS = {
 }
 
 
-def epoch_at_side(
-    parameters: UNetParameters, side: int, images: int, speed: float
-) -> tuple[Figure, str]:
-    """Draw the operations of an epoch against the side of the images, and mark one side.
+def epochs_by_side(parameters: UNetParameters, images: int, speed: float) -> Figure:
+    """Draw how long an epoch takes for each side of the images, as bars with their durations.
 
     Args:
         parameters: the network; its image size does not matter.
-        side: the side to mark, in pixels.
         images: how many an epoch has.
-        speed: operations a second, for the caption.
+        speed: operations a second.
     """
-    figure, axes = plots.new_figure(height=2.8)
-    costs = [operations_per_epoch(at_side(parameters, s), images) for s in SIDES]
-    cost = operations_per_epoch(at_side(parameters, side), images)
-    axes.plot(SIDES, costs, marker="o")
-    axes.plot([side], [cost], "o", color=plots.ORANGE, markersize=13, zorder=3)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(SIDES, [str(s) for s in SIDES])
-    axes.set_xlabel("side of the images in pixels")
-    axes.set_ylabel("operations an epoch")
-    per_hour = 3600 * speed
-    hours = axes.secondary_yaxis(
-        "right", functions=(lambda n: n / per_hour, lambda h: h * per_hour)
-    )
-    hours.set_ylabel("hours at this speed")
-    caption = (
-        f"side {side}: {cost:.2e} operations an epoch, {duration(cost / speed)} at "
-        f"{speed:.1e} operations a second"
-    )
-    return figure, caption
+    seconds = [operations_per_epoch(at_side(parameters, s), images) / speed for s in SIDES]
+    figure, axis = plots.new_figure(height=2.3)
+    bars = axis.barh([f"{side} × {side}" for side in SIDES], np.array(seconds) / 86_400)
+    axis.bar_label(bars, [duration(s) for s in seconds], padding=4)
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set_xlim(0, 1.12 * max(seconds) / 86_400)
+    axis.set_xlabel("days an epoch, at this speed")
+    return figure
+
+
+def epoch_at_side(
+    parameters: UNetParameters, side: int, images: int, speed: float, photograph: Array
+) -> tuple[str, str]:
+    """Show a photograph at a side, and how long an epoch of such would take beside all others.
+
+    Args:
+        parameters: the network; its image size does not matter.
+        side: of the images, one of ``SIDES``.
+        images: how many an epoch has.
+        speed: operations a second.
+        photograph: ``(32, 32, 3)`` in [-1, 1]; smaller sides show means of its pixels, larger ones
+            repeat them.
+    """
+    costs = {s: operations_per_epoch(at_side(parameters, s), images) for s in SIDES}
+    bars = [
+        live.gauge(
+            cost / max(costs.values()),
+            f"{s} × {s}: {duration(cost / speed)}{' ◀' if s == side else ''}",
+        )
+        for s, cost in costs.items()
+    ]
+    caption = f"side {side}: {costs[side]:.1e} operations an epoch, {duration(costs[side] / speed)}"
+    picture = live.pixels(resized(photograph, side), f"{side} × {side} pixels", size=168)
+    return live.row(picture, f"<div>{live.stack(*bars)}</div>"), caption
+
+
+def resized(image: Array, side: int) -> Array:
+    """An image at another side, by means over squares of its pixels or by repeating them."""
+    old = image.shape[0]
+    if side >= old:
+        return image.repeat(side // old, axis=0).repeat(side // old, axis=1)
+    return image.reshape(side, old // side, side, old // side, -1).mean(axis=(1, 3))
 
 
 def shares_of_parts(counts: Mapping[str, Mapping[str, int]]) -> Figure:
@@ -141,8 +161,8 @@ def weight_maps(attentions: Sequence[HalfPrecisionAttention], titles: Sequence[s
 
 def attention_at(
     image: Array, brightest: float, normalized: bool = False, scaled: bool = False, seed: int = 1
-) -> tuple[Figure, str]:
-    """Draw the attention of an untrained float16 network to an image stored in some range.
+) -> tuple[str, str]:
+    """Show the attention of an untrained float16 network to an image stored in some range.
 
     Args:
         image: one image in [-1, 1], ``(height, width, channels)``, sides divisible by 8.
@@ -151,8 +171,8 @@ def attention_at(
         scaled: whether queries are divided by √C.
         seed: of the network's weights.
     """
-    pixels = (np.asarray(image)[None] + 1) / 2 * brightest
-    attention = half_precision_attention(pixels, normalized, scaled, seed=seed)
+    stored = (np.asarray(image)[None] + 1) / 2 * brightest
+    attention = half_precision_attention(stored, normalized, scaled, seed=seed)
     lost, of = attention.lost, attention.weights.shape[1]
     caption = (
         f"white = {brightest:g}: the largest score is {attention.largest_score:.1e}; "
@@ -160,10 +180,15 @@ def attention_at(
     )
     if lost < 1:
         caption += f"; the others give {attention.largest_weight:.0%} to one pixel, on average"
-    figure, axes = plots.new_figure(2, width=5.2, height=2.6)
-    plots.draw_image(axes[0], np.asarray(image), f"stored as 0 … {brightest:g}")
-    weight_map(axes[1], attention.weights[0], "who looks at whom")
-    return figure, caption
+    shown = live.pixels(image, f"stored as 0 … {brightest:g}", size=208)
+    seen = live.pixels(_in_colour(attention.weights[0]), "row i: whom pixel i looks at", size=208)
+    return live.row(shown, seen), caption
+
+
+def _in_colour(weights: Array) -> Array:
+    """Weights as colours in [-1, 1], ``(pixels, pixels, 3)``, as :func:`weight_map` draws them."""
+    grey = np.repeat(np.sqrt(np.asarray(weights, dtype=np.float32))[..., None], 3, axis=-1)
+    return 2 * np.where(np.isnan(grey), to_rgb(plots.ORANGE), grey) - 1
 
 
 def gradients(exact: Array, in_float16: Array, loss_scale: float) -> Figure:
@@ -180,14 +205,18 @@ def gradients(exact: Array, in_float16: Array, loss_scale: float) -> Figure:
     axis.axvspan(FLOAT16_MIN, FLOAT16_MAX, color=plots.SKY, alpha=0.35, lw=0)
     axis.text(30, 0.9, "float16", color=plots.BLUE, transform=axis.get_xaxis_transform())
     bins = np.logspace(-13, 5, 73).tolist()
-    axis.hist(sizes, bins, color=plots.ORANGE, alpha=0.9, label="as they are")
-    words = f"loss times {loss_scale:,.0f}"
-    axis.hist(loss_scale * sizes, bins, color=plots.BLUE, alpha=0.7, label=words)
+    for factor, colour, words in (
+        (1.0, plots.ORANGE, "as they are "),
+        (loss_scale, plots.BLUE, f"loss times\n{loss_scale:,.0f} "),
+    ):
+        axis.hist(factor * sizes, bins, color=colour, alpha=0.8)
+        at = float(np.quantile(factor * sizes, 0.1))
+        height = axis.get_xaxis_transform()
+        axis.text(at, 0.55, words, color="black", ha="right", transform=height)
     axis.set_xscale("log")
     axis.set_xlabel("size of the gradient")
     axis.set_ylabel("how many")
     axis.set_title(f"without scaling, {np.mean(in_float16 == 0):.0%} of them are 0 in float16")
-    axis.legend(loc="upper left")
     return figure
 
 
@@ -197,8 +226,8 @@ def plan_of(
     batch: int | None = None,
     precision: str | None = None,
     parts: int = 1,
-) -> tuple[Figure, str]:
-    """Draw what a run needs of a machine's memory, and say whether it fits and how long it takes.
+) -> tuple[str, str]:
+    """Show what a run needs of a machine's memory, and say whether it fits and how long it takes.
 
     Args:
         network: one of ``NETWORKS``.
@@ -213,7 +242,7 @@ def plan_of(
     training = dataclasses.replace(run.training, **in_parts)  # type: ignore[arg-type]
     run = dataclasses.replace(run, training=training)
     planned = plan(run, precision=precision, device=device, images=images)
-    return memory_bar(planned), plan_in_words(planned)
+    return memory_strip(planned), plan_in_words(planned)
 
 
 def plan_in_words(planned: Plan) -> str:
@@ -227,25 +256,62 @@ def plan_in_words(planned: Plan) -> str:
     return words
 
 
-def memory_bar(planned: Plan) -> Figure:
-    """Draw the parts of a plan's memory end to end, and where the machine's memory ends."""
-    figure, axis = plots.new_figure(height=1.5)
-    parts = {
-        field.name.replace("_", " "): getattr(planned.memory, field.name) / GB
-        for field in dataclasses.fields(planned.memory)
-    }
-    colours = (plots.GREY, plots.GREEN, plots.SKY, plots.BLUE)
-    left = 0.0
-    for (name, size), colour in zip(parts.items(), colours, strict=True):
-        axis.barh([0], [size], left=left, color=colour, label=name)
+_PARTS_OF_MEMORY = dict(
+    zip(
+        [field.name for field in dataclasses.fields(Memory)],
+        (plots.GREY, plots.GREEN, plots.SKY, plots.BLUE),
+        strict=True,
+    )
+)
+
+
+def memory_strip(planned: Plan, width: int = 560) -> str:
+    """Show the parts of a plan's memory end to end, where the machine's ends, and the verdict."""
+    needed, there = planned.memory, planned.machine.memory
+    scale = width / (1.1 * max(needed.total, there))
+    left, pieces, keys = 0.0, [], []
+    for name, colour in _PARTS_OF_MEMORY.items():
+        size = getattr(needed, name) * scale
+        pieces.append(
+            f'<rect x="{left:.1f}" y="8" width="{size:.1f}" height="30" fill="{colour}"/>'
+        )
+        said = f"{name.replace('_', ' ')} {getattr(needed, name) / GB:.2f} GB"
+        keys.append(f'<span><span style="color:{colour}">■</span> {said}</span>')
         left += size
-    limit = planned.machine.memory / GB
-    axis.axvline(limit, color=plots.ORANGE, lw=3)
-    axis.annotate(f"{planned.machine.name} ", (limit, 0.62), ha="right", va="center", size=9)
-    axis.set_xlim(0, 1.15 * max(left, limit))
-    axis.set_ylim(-0.5, 0.8)
-    axis.set_yticks([])
-    axis.set_xlabel("GB of memory")
+    end = there * scale
+    pieces.append(f'<rect x="{end - 2:.1f}" y="0" width="4" height="46" fill="{plots.ORANGE}"/>')
+    verdict = "✓ fits" if planned.fits else "✗ does not fit"
+    said = f"{planned.machine.name}, memory for training ends at {there / GB:.1f} GB: {verdict}"
+    strip = (
+        f'<svg role="img" aria-label="{said}" width="{width}" height="46">{"".join(pieces)}</svg>'
+    )
+    ends = f'<span style="color:{plots.ORANGE}">▮</span> <b>{said}</b>'
+    return live.stack(strip, live.row(*keys), ends)
+
+
+def memory_shares(plans: Mapping[str, Plan]) -> Figure:
+    """Draw which share of a run's memory each part takes, one bar a run, each part named on it.
+
+    Args:
+        plans: a plan under the name of each run.
+    """
+    figure, axis = plots.new_figure(height=1.1 + 0.45 * len(plans))
+    left = np.zeros(len(plans))
+    for name, colour in _PARTS_OF_MEMORY.items():
+        shares = [getattr(p.memory, name) / p.memory.total * 100 for p in plans.values()]
+        words = name.replace("_", " ")
+        bars = axis.barh(
+            list(plans), shares, left=left, color=colour, edgecolor="white", label=words
+        )
+        said = [words if share > 12 else "" for share in shares]
+        axis.bar_label(bars, said, label_type="center", color="white", fontsize=9)
+        left += shares
+    totals = [f"{p.memory.total / GB:.1f} GB" for p in plans.values()]
+    axis.bar_label(bars, totals, padding=4)
+    axis.invert_yaxis()
+    axis.grid(visible=False)
+    axis.set_xlim(0, 116)
+    axis.set_xlabel("percent of the memory of a training")
     axis.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=9)
     return figure
 

@@ -1,8 +1,8 @@
-"""Pictures of chapter 00: the question, and the way back."""
+"""Pictures of chapter 00: how a noisy image is put together, and what a network makes of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,37 +12,38 @@ from diffusion_walkthrough.classroom import plots
 
 Array = NDArray[np.float32]
 
-
-def question(x_t: Array, noise: Array, guess: Array, cleaned: Array) -> Figure:
-    """Draw a noisy image, its noise, the guessed noise, and what the guess makes of the image.
-
-    Args:
-        x_t: noisy image, ``(height, width, channels)``.
-        noise: the noise in it, same shape.
-        guess: the guessed noise, same shape.
-        cleaned: the image behind it, if the guess is right, same shape.
-    """
-    figure, axes = plots.new_figure(4, width=7.5, height=2.2)
-    pictures = (x_t, 1.5), (noise, 2.5), (guess, 2.5), (cleaned, 1.0)
-    titles = "noisy image", "its noise", "the network's guess", "image without it"
-    for axis, (picture, value_range), title in zip(axes, pictures, titles, strict=True):
-        plots.draw_image(axis, picture, title, value_range)
-    return figure
+#: One scale for all pictures: -1.6 is black, +1.6 is white.
+VALUE_RANGE = 1.6
 
 
-def journeys(times: Sequence[int], journey: Array) -> Figure:
-    """Draw several images on their way from noise, one row each.
+class Recipe(NamedTuple):
+    """One noisy image: the factors and images it is the sum of, and what was made of it."""
+
+    t: int  # how much noise
+    signal: float  # √ᾱ, the factor of the digit
+    sigma: float  # √(1-ᾱ), the factor of the noise
+    noisy: Array  # signal · digit + sigma · noise, (height, width, channels)
+    guess: Array  # the noise that the network sees in it, likewise
+    implied: Array  # the image that this guess implies, likewise
+
+
+def recipes(digit: Array, noise: Array, rows: list[Recipe]) -> Figure:
+    """Draw, for each row: factor × digit + factor × noise = noisy image, the guess, the image.
 
     Args:
-        times: the t of each stop, ``(stops,)``, from T-1 down to -1, the finished image.
-        journey: the images, ``(stops, batch, height, width, channels)``.
+        digit: the clean image, ``(height, width, channels)`` in [-1, 1].
+        noise: the noise, same shape.
+        rows: one for each amount of noise.
     """
-    stops, batch = journey.shape[:2]
-    size = 7.5 / stops
-    figure, axes = plots.new_figure(stops, batch, 7.5, batch * size + 0.35, squeeze=False)
-    for row in range(batch):
-        for stop in range(stops):
-            title = f"{times[stop] + 1} left" if row == 0 else ""
-            plots.draw_image(axes[row, stop], journey[stop, row], title, 1.3)
-            axes[row, stop].title.set_fontsize(8)
+    figure, axes = plots.new_figure(5, len(rows), 7.0, 1.75 * len(rows), squeeze=False)
+    for line, recipe in zip(axes, rows, strict=True):
+        pictures = {
+            f"{recipe.signal:.2f} × digit": recipe.signal * digit,
+            f"+ {recipe.sigma:.2f} × noise": recipe.sigma * noise,
+            f"= noisy, t = {recipe.t}": recipe.noisy,
+            f"{recipe.sigma:.2f} × guess": recipe.sigma * recipe.guess,
+            "so the image is": recipe.implied,
+        }
+        for axis, (title, picture) in zip(line, pictures.items(), strict=True):
+            plots.draw_image(axis, picture, title, VALUE_RANGE)
     return figure

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from diffusion_walkthrough.classroom import plots
+from diffusion_walkthrough.classroom import live, plots
 from diffusion_walkthrough.engine.optimizer import moving_average
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 
@@ -61,17 +61,33 @@ def learning_rates(rates: Sequence[float]) -> Figure:
     return figure
 
 
-def progress(history: Mapping[int, NDArray[np.float32]], epochs: int) -> tuple[NDArray, str]:
-    """Tile the images drawn after some epochs, and say when that was."""
-    return drawn(epochs, history[epochs])
+def progress(
+    history: Mapping[int, NDArray[np.float32]], losses: Sequence[float], epochs: int
+) -> tuple[str, str]:
+    """Show the images drawn after some epochs beside the loss, and say when that was.
+
+    Args:
+        history: images by number of epochs, as ``SampleHistory`` keeps them.
+        losses: before any training, and after each epoch, ``(epochs + 1,)``.
+        epochs: which.
+    """
+    picture, caption = drawn(epochs, history[epochs])
+    images = live.pixels(picture / 127.5 - 1, _when(epochs), size=picture.shape[1] * 3 // 4)
+    here, lines = float(losses[epochs]), {"loss": losses}
+    label = f"loss by epoch, here {here:.2f}"
+    mark = {"": (float(epochs), here)}
+    curve = live.curves(np.arange(len(losses)), lines, label, mark, (0.0, 1.1))
+    return live.row(images, curve), caption
 
 
 def drawn(epochs: int, images: NDArray[np.float32]) -> tuple[NDArray, str]:
-    """Tile images, and say after how many epochs they were drawn and how bold they are."""
-    when = "before any training" if epochs == 0 else f"after {epochs} epochs"
-    contrast = float(np.std(images))
-    caption = f"{len(images)} images drawn {when}; their pixels spread by {contrast:.2f}"
+    """Tile images, and say after how many epochs they were drawn."""
+    caption = f"{len(images)} images drawn {_when(epochs)}"
     return plots.tile(images, columns=8, scale=8), caption
+
+
+def _when(epochs: int) -> str:
+    return "before any training" if epochs == 0 else f"after {epochs} epochs"
 
 
 def progress_strip(history: Mapping[int, NDArray[np.float32]], epochs: Sequence[int]) -> Figure:

@@ -1,22 +1,25 @@
-"""Pictures of chapter 03: the curve a network must imitate, its blocks, and the U."""
+"""Pictures of chapter 03: the curve a network must imitate, its blocks, the U, and the 3 in it."""
 
 from __future__ import annotations
 
+import html
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Patch
+from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from diffusion_walkthrough.classroom import plots
+from diffusion_walkthrough.classroom import live, plots
 from diffusion_walkthrough.data import from_uint8
 from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
@@ -29,23 +32,27 @@ Array = NDArray[Any]
 
 _STYLES = ("-", "--", ":", "-.")
 
+_COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK)
+
 
 def perfect_guesses(schedule: NoiseSchedule, times: Sequence[int]) -> Figure:
     """Draw the best guess of the noise in the one-dimensional world, a curve for each step.
 
     Args:
         schedule: the noise schedule.
-        times: the steps t to draw, each in 0 … T-1.
+        times: the steps t to draw, each in 0 … T-1; at most four.
     """
     figure, axes = plots.new_figure(height=2.8)
     x = np.linspace(-2, 2, 801)
-    for t, style in zip(times, _STYLES, strict=False):
+    for t, style, colour in zip(times, _STYLES, _COLOURS, strict=False):
         guess = ONE_DIMENSIONAL_WORLD.expected_noise(x, schedule.alphas_cumprod[t])
-        axes.plot(x, guess, style, label=f"t = {t}")
+        axes.plot(x, guess, style, color=colour, label=f"t = {t}")
+        end = np.flatnonzero(np.abs(guess) <= 3)[-1]
+        axes.text(x[end] + 0.05, guess[end] - 0.25, f"t = {t}", color=colour)
+    axes.axvline(0.5, color=plots.GREY, linewidth=1)
     axes.set_xlabel("noisy value x_t")
     axes.set_ylabel("best guess of the noise")
-    axes.set_ylim(-3, 3)
-    axes.legend(loc="upper left")
+    axes.set_ylim(-3, 3.3)
     return figure
 
 
@@ -69,6 +76,121 @@ def waves(embedding: Array, reference: int) -> Figure:
     axes[1].set_xlabel("step t")
     axes[1].set_ylabel(f"distance from t = {reference}")
     return figure
+
+
+def residual_diagram() -> Figure:
+    """Draw the residual block from left to right, and its bend, the SiLU function."""
+    figure, (block, bend) = plots.new_figure(2, height=2.1, width_ratios=[3.6, 1])
+    _draw_residual_block(block)
+    x = np.linspace(-6, 4, 201)
+    bend.plot(x, x / (1 + np.exp(-x)))
+    bend.set_title("the bend, SiLU")
+    return figure
+
+
+def _draw_residual_block(axes: Axes) -> None:
+    axes.set_axis_off()
+    axes.set_xlim(-0.4, 9.6)
+    axes.set_ylim(-1.5, 1.35)
+    steps = ["normalize", "bend", "convolve", "+", "normalize", "bend", "convolve", "+"]
+    places = [1.1, 2.3, 3.4, 4.35, 5.35, 6.55, 7.65, 8.6]
+    for x, step in zip(places, steps, strict=True):
+        if step == "+":
+            axes.text(x, 0, "+", ha="center", va="center", fontsize=12, weight="bold")
+        else:
+            _draw_box(axes, x, 0, 1.05 if step == "normalize" else 0.95, step)
+    halves = [0.2 if s == "+" else 0.53 if s == "normalize" else 0.48 for s in steps]
+    ends = [-0.1, *(x + half for x, half in zip(places, halves, strict=True))]
+    for end, x, half in zip(ends, places, halves, strict=False):
+        _arrow(axes, (end, 0), (x - half, 0))
+    _arrow(axes, (8.8, 0), (9.3, 0))
+    axes.text(-0.15, 0, "x", ha="right", va="center")
+    axes.text(9.35, 0, "out", va="center", fontsize=8)
+    axes.plot([0.25, 0.25, 8.6], [0, 0.95, 0.95], color=plots.ORANGE)
+    properties = {"arrowstyle": "->", "color": plots.ORANGE, "lw": 2}
+    axes.annotate("", (8.6, 0.2), (8.6, 0.97), arrowprops=properties)
+    axes.text(4.35, 1.05, "shortcut: x itself", ha="center", fontsize=8)
+    _arrow(axes, (4.35, -0.95), (4.35, -0.2))
+    axes.text(4.35, -1.3, "time: one number for each channel", ha="center", fontsize=8)
+
+
+def looks(image: Array, weights: Array, chosen: Sequence[tuple[int, int]]) -> Figure:
+    """Draw where some pixels of a coarse level look: each over its picture of attention.
+
+    Args:
+        image: ``(height, width, 1)`` in [-1, 1] or noisy.
+        weights: ``(pixels, pixels)`` of a square level; row i is what pixel i looks at.
+        chosen: rows and columns of pixels of that level.
+    """
+    side = math.isqrt(len(weights))
+    figure, axes = plots.new_figure(len(chosen), 2, height=3.3, squeeze=False)
+    for (row, column), above, below in zip(chosen, axes[0], axes[1], strict=True):
+        plots.draw_image(above, image, f"pixel ({row}, {column})", value_range=1.5)
+        scale = image.shape[0] / side
+        corner = (column * scale - 0.5, row * scale - 0.5)
+        above.add_patch(Rectangle(corner, scale, scale, fill=False, ec=plots.ORANGE, lw=3))
+        _draw_attention(below, weights[row * side + column].reshape(side, side))
+        below.add_patch(
+            Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=plots.ORANGE, lw=3)
+        )
+    axes[1, 0].set_ylabel("% of its look", fontsize=8)
+    return figure
+
+
+def _draw_attention(axes: Axes, weights: Array) -> None:
+    """Draw a square of weights, the larger the darker, with their percentages."""
+    axes.imshow(weights, cmap="Blues", vmin=0, vmax=max(0.25, weights.max()))
+    for (row, column), weight in np.ndenumerate(weights):
+        colour = "white" if weight > 0.6 * max(0.25, weights.max()) else "black"
+        axes.text(
+            column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=7, color=colour
+        )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+
+
+def where_it_looks(image: Array, weights: Array, row: int, column: int) -> tuple[str, str]:
+    """Show, as HTML, where one pixel of a coarse level looks, and say it.
+
+    Args:
+        image: ``(height, width, 1)``, what the network saw.
+        weights: ``(pixels, pixels)`` of a square level; row i is what pixel i looks at.
+        row: of the pixel, from 0 at the top.
+        column: from 0 at the left.
+    """
+    side = math.isqrt(len(weights))
+    one = weights[row * side + column].reshape(side, side)
+    enlarged = 12 * image.shape[0] // side  # of each pixel of the level, in both pictures
+    seen = _in_colour(image[..., 0] / 1.5, 12)
+    looked = _in_colour(2 * one / max(0.25, one.max()) - 1, enlarged)
+    for picture in (seen, looked):
+        _frame(picture, row * enlarged, column * enlarged, enlarged)
+    there = tuple(int(i) for i in np.unravel_index(one.argmax(), one.shape))
+    place = "itself" if there == (row, column) else f"pixel {there}"
+    caption = (
+        f"Pixel ({row}, {column}) gives {place} the largest share of its look, {one.max():.0%}; "
+        f"spread evenly, each would get {1 / one.size:.0%}."
+    )
+    pictures = [
+        live.pixels(seen, "what the network sees; your pixel framed", size=190),
+        live.pixels(looked, "where it looks: the lighter, the more", size=190),
+    ]
+    return live.row(*pictures), caption
+
+
+def _in_colour(grey: Array, enlarged: int) -> Array:
+    """Grey values in [-1, 1], ``(height, width)``, as enlarged pixels ``(…, …, 3)``."""
+    pixels = np.clip(grey, -1, 1).repeat(enlarged, axis=0).repeat(enlarged, axis=1)
+    return np.repeat(pixels[..., None], 3, axis=-1)
+
+
+def _frame(picture: Array, top: int, left: int, side: int, width: int = 3) -> None:
+    """Paint an orange frame into a picture of values in [-1, 1], ``(height, width, 3)``."""
+    inside = np.zeros(picture.shape[:2], dtype=bool)
+    inside[top : top + side, left : left + side] = True
+    inside[top + width : top + side - width, left + width : left + side - width] = False
+    picture[inside] = np.array([0xE6, 0x9F, 0x00]) / 127.5 - 1
 
 
 def influence(maps: Sequence[Array], titles: Sequence[str]) -> Figure:
@@ -126,56 +248,205 @@ def _part_colour(name: str) -> str:
     )
 
 
+class _Row(NamedTuple):
+    """A result that is kept on the way down, and the block on the way up that receives it."""
+
+    name: str  # of the kept result, as its layers' names begin
+    words: str
+    level: int
+    side: int
+    width: int
+    up_name: str
+    up_width: int
+    attention: bool
+
+
+def _rows(parameters: UNetParameters) -> list[_Row]:
+    """All results that are kept, in the order in which an image meets them."""
+    rows: list[_Row] = []
+    last_width = parameters.base_width
+    for level, (side, width) in enumerate(
+        zip(parameters.level_sizes, parameters.level_widths, strict=True)
+    ):
+        attention = side in parameters.attention_sizes
+        count, kind = parameters.residual_blocks, "attention" if attention else "residual"
+        for i in range(count + 1):
+            name = f"down-{level}-{kind}-{i - 1}"
+            words = "block, attention" if attention else "block"
+            if i == 0:
+                name = "first" if level == 0 else f"down-{level - 1}-downsample"
+                words = "first" if level == 0 else "halved"
+            up_name = f"up-{level}-{kind}-{count - i}"
+            rows.append(
+                _Row(
+                    name, words, level, side, width if i else last_width, up_name, width, attention
+                )
+            )
+        last_width = width
+    return rows
+
+
+def _height(row: int, level: int) -> float:
+    """Where a row stands: levels are a little apart."""
+    return -row - 0.45 * level
+
+
+def _bands(axes: Axes, parameters: UNetParameters, reach: float) -> None:
+    """Draw the background of each level, and its side; the middle belongs to the last one."""
+    per_level = parameters.residual_blocks + 1
+    for level, side in enumerate(parameters.level_sizes):
+        top = _height(level * per_level, level) + 0.5
+        rows = per_level + (level == len(parameters.level_sizes) - 1)
+        style: dict[str, Any] = {"facecolor": "#f2f2f2" if level % 2 else "#fafafa", "zorder": -2}
+        axes.add_patch(Rectangle((-reach, top - rows), 2 * reach, rows, lw=0, **style))
+        axes.text(-reach + 0.08, top - 0.08, f"side {side}", va="top", fontsize=8, weight="bold")
+
+
 def diagram(parameters: UNetParameters) -> Figure:
-    """Draw the U: for each level its side, its width, its blocks, and what is handed across.
+    """Draw the U: every result that is kept on the way down, and the block that receives it.
 
     A box is the wider the more channels it has; hatched boxes have attention.
     """
-    levels = len(parameters.level_sizes)
-    figure, axes = plots.new_figure(height=0.72 * (levels + 1) + 0.5)
+    rows = _rows(parameters)
+    figure, axes = plots.new_figure(height=0.47 * (len(rows) + 1) + 1.0)
     axes.set_axis_off()
     axes.set_xlim(-5.2, 5.2)
-    axes.set_ylim(-levels - 0.55, 0.95)
-    for level in range(levels):
-        _draw_level(axes, parameters, level)
-    _draw_box(axes, 0, -levels, 3.0, "middle: block, attention, block", True)
-    side, _ = _place(parameters, levels - 1)
-    _arrow(axes, (-side, -levels + 0.7), (-1.6, -levels + 0.05))
-    _arrow(axes, (1.6, -levels + 0.05), (side, -levels + 0.7))
+    _bands(axes, parameters, 5.2)
+    heights = [_height(i, row.level) for i, row in enumerate(rows)]
+    for y, row in zip(heights, rows, strict=True):
+        _draw_row(axes, parameters, row, y)
+    for above, below in itertools.pairwise(heights):
+        _arrow(axes, (-2.9, above - 0.32), (-2.9, below + 0.32))
+        words = "doubled" if above - below > 1.2 else ""
+        _arrow(axes, (2.9, below + 0.32), (2.9, above - 0.32), words)
+    bottom, last = heights[-1] - 1, rows[-1]
+    words = f"middle: block, attention, block · {last.side}×{last.side}×{last.width}"
+    _draw_box(axes, 0, bottom, 4.2, words, True)
+    _arrow(axes, (-2.9, heights[-1] - 0.32), (-2.15, bottom))
+    _arrow(axes, (2.15, bottom), (2.9, heights[-1] - 0.32))
     shape = f"{parameters.image_size}×{parameters.image_size}×{parameters.channels}"
-    top, _ = _place(parameters, 0)
-    _arrow(axes, (-top, 0.85), (-top, 0.3), f"x_t {shape}")
-    _arrow(axes, (top, 0.3), (top, 0.85), f"noise {shape}")
+    _arrow(axes, (-2.9, 0.95), (-2.9, 0.32), f"x_t {shape}")
+    _arrow(axes, (2.9, 0.32), (2.9, 0.95), f"noise {shape}")
     axes.text(0, 0.72, "time t goes into every block", ha="center", fontsize=8)
-    kinds = [Patch(facecolor="#d5e8f5", edgecolor=plots.BLUE, label="residual blocks")]
+    axes.set_ylim(bottom - 1.0, 1.05)
+    kinds = [Patch(facecolor="#d5e8f5", edgecolor=plots.BLUE, label="without attention")]
     kinds.append(_hatched(label="with attention"))
-    axes.legend(handles=kinds, loc="lower right", fontsize=8, bbox_to_anchor=(1.0, -0.02))
+    axes.legend(handles=kinds, loc="lower center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 
-def _place(parameters: UNetParameters, level: int) -> tuple[float, float]:
-    """The distance of a level's boxes from the middle line, and their width, for drawing."""
-    levels = len(parameters.level_sizes)
-    share = parameters.level_widths[level] / max(parameters.level_widths)
-    inward = 1.2 * level / max(levels - 1, 1)
-    return 3.6 - inward, 1.3 + 1.5 * share
+def _draw_row(axes: Axes, parameters: UNetParameters, row: _Row, y: float) -> None:
+    """Draw a kept result on the left, the block that receives it on the right, and the skip."""
+    widest = max(parameters.level_widths)
+    left, right = (1.8 + 1.3 * width / widest for width in (row.width, row.up_width))
+    kept_with_attention = row.attention and row.words.startswith("block")
+    shape = f"{row.side}×{row.side}×"
+    _draw_box(axes, -2.9, y, left, f"{row.words} · {shape}{row.width}", kept_with_attention)
+    words = "block, attention" if row.attention else "block"
+    _draw_box(axes, 2.9, y, right, f"{words} · {shape}{row.up_width}", row.attention)
+    _arrow(axes, (-2.9 + left / 2, y), (2.9 - right / 2, y), style="--")
 
 
-def _draw_level(axes: Axes, parameters: UNetParameters, level: int) -> None:
-    """Draw both boxes of a level, the results handed across, and the way to the next level."""
-    size, channels = parameters.level_sizes[level], parameters.level_widths[level]
-    blocks, attention = parameters.residual_blocks, size in parameters.attention_sizes
-    side, width = _place(parameters, level)
-    label = f"{size}×{size}×{channels}"
-    _draw_box(axes, -side, -level, width, f"{label}\n{_counted(blocks, 'block')}", attention)
-    _draw_box(axes, side, -level, width, f"{label}\n{_counted(blocks + 1, 'block')}", attention)
-    start, end = -side + width / 2 + 0.05, side - width / 2 - 0.05
-    _arrow(axes, (start, -level), (end, -level), style="--")
-    axes.text(0, -level + 0.06, _counted(blocks + 1, "result"), ha="center", fontsize=8)
-    if level < len(parameters.level_sizes) - 1:
-        below, _ = _place(parameters, level + 1)
-        _arrow(axes, (-side, -level - 0.3), (-below, -level - 0.7))
-        _arrow(axes, (below, -level - 0.7), (side, -level - 0.3))
+def travel(
+    network: keras.Model,
+    parameters: UNetParameters,
+    x_t: Array,
+    t: int,
+    noise: Array,
+    maps: int = 6,
+) -> Figure:
+    """Draw what an image has become at each result of a network, in the places of the diagram.
+
+    Of each result those channels that vary most are shown, each on a grey scale of its own.
+
+    Args:
+        network: of ``build_unet``.
+        parameters: its sizes.
+        x_t: one noisy image, ``(height, width, channels)``.
+        t: its step.
+        noise: what was really added, of the same shape.
+        maps: how many channels of each result.
+    """
+    rows = _rows(parameters)
+    names = [row.name for row in rows] + [row.up_name for row in rows] + ["middle-residual-1"]
+    results = results_of(network, names, x_t, t)
+    figure, axes = plots.new_figure(height=0.82 * (len(rows) + 2.2))
+    axes.set_axis_off()
+    axes.grid(False)
+    _bands(axes, parameters, 5.2)
+    for i, row in enumerate(rows):
+        y = _height(i, row.level)
+        _draw_maps(axes, results[row.name], -2.75, y, row.name, maps)
+        _draw_maps(axes, results[row.up_name], 2.75, y, row.up_name, maps)
+        _arrow(axes, (-0.55, y), (0.55, y), style="--")
+    bottom = _height(len(rows), rows[-1].level)
+    _draw_maps(axes, results["middle-residual-1"], 0, bottom, "middle-residual-1", maps)
+    answer = ops.convert_to_numpy(network([x_t[None], np.array([t], "float32")]))[0]
+    shown = {"x_t": x_t, "the noise that was added": noise, "last-conv: its guess": answer}
+    for x, (name, image) in zip((-2.75, 0.0, 2.75), shown.items(), strict=True):
+        _draw_map(axes, image[..., 0] / 2, x, 1.12, 1.0)
+        axes.text(x, 1.68, name, ha="center", fontsize=8)
+    axes.set_xlim(-5.2, 5.2)
+    axes.set_ylim(bottom - 0.5, 1.95)
+    return figure
+
+
+def results_of(network: keras.Model, names: Sequence[str], x_t: Array, t: int) -> dict[str, Array]:
+    """What a network has computed at the end of some of its parts, for one image.
+
+    Args:
+        network: of ``build_unet``.
+        names: of layers, or what the names of a block's layers begin with.
+        x_t: ``(height, width, channels)``.
+        t: the step.
+
+    Returns:
+        For each name an array ``(height, width, channels)``.
+    """
+    inner = keras.Model(network.inputs, {name: _result(network, name) for name in names})
+    computed = inner([x_t[None], np.array([t], "float32")])
+    return {name: ops.convert_to_numpy(computed[name])[0] for name in names}
+
+
+def _result(network: keras.Model, name: str) -> Any:
+    """The tensor at the end of a layer, or of a block: where its shortcut is added."""
+    layers = {layer.name: layer for layer in network.layers}
+    if name in layers:
+        return layers[name].output
+    tensor = next(layers[f"{name}-{last}"].output for last in ("conv_2", "out")
+                  if f"{name}-{last}" in layers)  # fmt: skip
+    while True:
+        user = next(op for op in network.operations if _uses(op, tensor))
+        tensor = user.output
+        if type(user).__name__ == "Add":
+            return tensor
+
+
+def _uses(operation: Any, tensor: Any) -> bool:
+    inputs = getattr(operation, "input", None)
+    return any(one is tensor for one in keras.tree.flatten(inputs))
+
+
+def _draw_maps(axes: Axes, result: Array, x: float, y: float, name: str, maps: int) -> None:
+    """Draw the channels that vary most in a row around a place, under the name."""
+    spread = result.std(axis=(0, 1))
+    most = np.sort(np.argsort(-spread)[:maps])
+    side = 0.62
+    for i, channel in enumerate(most):
+        grey = (result[..., channel] - result[..., channel].mean()) / (2.5 * spread[channel] + 1e-9)
+        _draw_map(axes, grey, x + (i - (len(most) - 1) / 2) * (side + 0.06), y - 0.12, side)
+    height, _, channels = result.shape
+    words = f"{name} · {height}×{height}×{channels}"
+    axes.text(x, y + 0.24, words, ha="center", fontsize=7.5)
+
+
+def _draw_map(axes: Axes, grey: Array, x: float, y: float, side: float) -> None:
+    """Draw one map of values in [-1, 1] as a square around a place."""
+    extent = (x - side / 2, x + side / 2, y - side / 2, y + side / 2)
+    axes.imshow(
+        grey, cmap="gray", vmin=-1, vmax=1, extent=extent, interpolation="nearest", aspect="auto"
+    )
+    axes.add_patch(Rectangle(extent[::2], side, side, fill=False, ec="#bbbbbb", lw=0.6))
 
 
 def _counted(count: int, noun: str) -> str:
@@ -211,34 +482,10 @@ def _arrow(
         axes.text(start[0] + 0.12, (start[1] + end[1]) / 2, text, va="center", fontsize=8)
 
 
-def outlines(networks: Sequence[UNetParameters]) -> Figure:
-    """Draw the outlines of several UNets side by side, each under its sizes and parameter count.
-
-    A bar is a level, the finest on top, and the wider the more channels it has.
-    """
-    figure, axes = plots.new_figure(len(networks), height=1.9, squeeze=False)
-    widest = max(max(network.level_widths) for network in networks)
-    for axis, network in zip(axes[0], networks, strict=True):
-        axis.set_axis_off()
-        axis.set_xlim(-1.3 * widest, 1.3 * widest)
-        axis.set_ylim(-max(len(n.level_sizes) for n in networks), 0.8)
-        for level, (size, width) in enumerate(
-            zip(network.level_sizes, network.level_widths, strict=True)
-        ):
-            for side in (-1, 1):
-                left = side * 0.7 * widest - width / 2
-                axis.barh(-level, width, 0.7, left, color=plots.BLUE)
-            axis.text(0, -level, f"{size}", ha="center", va="center", fontsize=8)
-        levels = "-".join(map(str, network.width_multipliers))
-        shape = f"{network.base_width} · {levels} · {_counted(network.residual_blocks, 'block')}"
-        axis.set_title(f"{shape}\n{count_parameters(network):,}", fontsize=8)
-    return figure
-
-
 def shape_of_a_unet(
     base_width: int, width_multipliers: tuple[int, ...], residual_blocks: int, image_size: int = 32
-) -> tuple[Figure, str]:
-    """Draw the U for a choice of sizes, and say how many parameters it has and where.
+) -> tuple[str, str]:
+    """Draw the U for a choice of sizes, as SVG, and say how many parameters it has and where.
 
     Attention is at side 16 if a level has it, as in the paper's model of CIFAR-10.
 
@@ -265,7 +512,67 @@ def shape_of_a_unet(
         f"{counts[largest] / total:.0%}; results handed across: "
         f"{len(sizes) * (residual_blocks + 1)}"
     )
-    return diagram(parameters), caption
+    return _blocks_as_svg(parameters, counts), caption
+
+
+def _blocks_as_svg(parameters: UNetParameters, counts: dict[str, int]) -> str:
+    """The blocks of each level as bars, wider with more channels, and the level's parameters."""
+    parts: list[str] = []
+    top = 4.0
+    for side, width in zip(parameters.level_sizes, parameters.level_widths, strict=True):
+        colour = plots.ORANGE if side in parameters.attention_sizes else plots.BLUE
+        long = 150 * math.sqrt(width / 1024)
+        for x, count in ((170, parameters.residual_blocks), (430, parameters.residual_blocks + 1)):
+            for block in range(count):
+                parts.append(_bar(x, top + 9 * block, long, colour))
+        height = 9 * (parameters.residual_blocks + 1)
+        parts.append(_said(300, top + 10, f"{side}×{side}×{width}", "middle"))
+        for x, anchor, way in ((4, "start", "down"), (596, "end", "up")):
+            number = f"{counts[f'{way} {side}'] / 1e6:.2f} M"
+            parts.append(_said(x, top + 10, number, anchor))
+        top += height + 8
+    parts += [_bar(300, top + 9 * i, 150 * math.sqrt(width / 1024), plots.ORANGE) for i in (0, 1)]
+    parts.append(_said(596, top + 10, f"middle {counts['middle'] / 1e6:.2f} M", "end"))
+    label = html.escape(
+        "Way down on the left, way up on the right: a bar is a block, the wider the more channels, "
+        "orange with attention; beside each level its millions of parameters."
+    )
+    return (
+        f'<figure style="margin:0"><svg role="img" aria-label="{label}" width="600" '
+        f'height="{top + 24:.0f}" font-size="11" fill="currentColor">{"".join(parts)}</svg>'
+        f"<figcaption>{label}</figcaption></figure>"
+    )
+
+
+def _bar(middle: float, top: float, long: float, colour: str) -> str:
+    return (
+        f'<rect x="{middle - long / 2:.1f}" y="{top:.1f}" width="{long:.1f}" height="7" rx="2" '
+        f'fill="{colour}"/>'
+    )
+
+
+def _said(x: float, y: float, words: str, anchor: str) -> str:
+    return f'<text x="{x}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(words)}</text>'
+
+
+def likely_steps(chances: dict[str, Array], true: dict[str, int]) -> Figure:
+    """Draw how likely each step is, once some noisy thing has been seen.
+
+    Args:
+        chances: for each thing its ``(T,)`` chances, which sum to 1.
+        true: the step that it was really made at, for those for which there is one.
+    """
+    figure, axes = plots.new_figure(len(chances), height=2.3, sharey=True)
+    for axis, (name, chance) in zip(axes, chances.items(), strict=True):
+        axis.bar(np.arange(len(chance)), chance, width=1.0, color=plots.BLUE)
+        if name in true:
+            axis.axvline(true[name], color=plots.ORANGE, linestyle="--")
+            place = (true[name], 0.92)
+            axis.annotate("true t ", place, xycoords=("data", "axes fraction"), ha="right")
+        axis.set_title(name)
+        axis.set_xlabel("step t")
+    axes[0].set_ylabel("chance")
+    return figure
 
 
 def noise_taken_away(
