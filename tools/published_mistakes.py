@@ -385,4 +385,20 @@ MISTAKES = (
         "frequencies = ops.exp(-10_000.0 * exponents)",
         ("test_unet.py::test_the_timestep_embedding_equals_numpy",),
     ),
+    Mistake(
+        "score_turned_round",
+        "the score points away from where the data lie denser",
+        "gaussian_mixture",
+        "slopes = (self.means - _column(x))",
+        "slopes = (_column(x) - self.means)",
+        ("test_gaussian_mixture.py::test_score_is_the_slope_of_the_log_density",),
+    ),
+    Mistake(
+        "shares_that_wait_for_each_other",
+        "with dropout, each core begins when the one before has ended",
+        "engine.cores",
+        "if self.random or tf.distribute.has_strategy():",
+        "if tf.distribute.has_strategy():",
+        ("engine/test_cores.py::test_no_share_waits_for_another",),
+    ),
 )

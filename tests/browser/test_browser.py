@@ -366,7 +366,7 @@ def test_fast_moves_make_no_queue(trial_page):
     began = time.monotonic()
     wait_for("the last value", lambda: "50 steps" in area.text, 10)
     wait_for("an idle kernel", page.kernel_is_idle, 10)
-    assert time.monotonic() - began < 5  # 60 figures would take longer
+    assert time.monotonic() - began < 8  # 60 figures would take longer
 
 
 def test_a_page_saved_alive_can_be_opened_again(trial_page, folder, server):
@@ -377,7 +377,7 @@ def test_a_page_saved_alive_can_be_opened_again(trial_page, folder, server):
     state = "application/vnd.jupyter.widget-state+json"
     wait_for("the saved page", lambda: state in (folder / "trial.ipynb").read_text(), 20)
     # Where a kernel starts slowly, JupyterLab now and then asks only the kernel for the widgets.
-    assert any(comes_back(page.driver, server) for _ in range(3))
+    assert any(comes_back(page.driver, server) for _ in range(6))
 
 
 def comes_back(driver, server):
