@@ -66,6 +66,9 @@ def test_factors_of_four_axes_get_all_three():
     assert "(3, 1, 1, 1): factors[:, None, None, None]." in verdict.message
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the notebooks run on TensorFlow, in its words"
+)
 def test_a_backend_says_it_in_its_own_words():
     def attempt(x):
         return keras.ops.convert_to_tensor(x) * keras.ops.convert_to_tensor(FACTORS)

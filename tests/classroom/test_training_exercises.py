@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -154,6 +155,9 @@ def test_what_is_no_answer_is_told_so(check, attempt):
     assert verdict.message
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the notebooks run on TensorFlow, in its words"
+)
 def test_a_dictionary_taken_for_the_noise_is_told_what_it_is():
     class Whole(DiffusionModel):
         def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
