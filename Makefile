@@ -87,6 +87,10 @@ bench: .venv-parity/.installed ## how fast, beside diffusers (see benchmarks/REA
 mutants: $(STAMP) ## put each published mistake into the package, see a test fail (CHANGED=1: where code has changed)
 	$(BIN)/python tools/mutants.py --workers $(WORKERS) $(if $(CHANGED),--changed)
 
+.PHONY: checks
+checks: $(STAMP) ## break what each Check on a page checks, see the page notice
+	$(BIN)/python tools/page_checks.py --workers $(WORKERS)
+
 .PHONY: browser
 browser: $(STAMP) ## open every notebook in Chromium, move its sliders
 	$(BIN)/pytest tests/browser

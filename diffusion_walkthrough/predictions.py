@@ -123,18 +123,6 @@ PREDICTIONS = {
 }
 
 
-def predict_x_start(
-    schedule: NoiseSchedule, x_t: Any, t: Any, answer: Any, prediction: str = "noise"
-) -> Any:
-    """Work out which clean image an answer implies, to a prediction of :data:`PREDICTIONS`.
-
-    Shapes as for :func:`predict_x_start_from_noise`; not clipped. Raises ValueError as
-    :func:`check_prediction` does.
-    """
-    check_prediction(schedule, prediction)
-    return PREDICTIONS[prediction].to_x_start(schedule, x_t, t, answer)
-
-
 def check_prediction(schedule: NoiseSchedule, prediction: str) -> None:
     """Refuse an unknown prediction, and one that would divide by (almost) nothing in float32.
 

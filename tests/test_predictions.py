@@ -13,7 +13,6 @@ from diffusion_walkthrough.predictions import (
     Denoiser,
     check_prediction,
     predict_noise_from_x_start,
-    predict_x_start,
     predict_x_start_from_noise,
     predict_x_start_from_x_prev,
 )
@@ -72,7 +71,7 @@ def test_a_prediction_is_its_formula_there_and_back(name, prediction):
     answer = formula(prediction, schedule, t, x_start, noise, x_t, a, b)
     found = PREDICTIONS[prediction].target(schedule, x_start, noise, x_t, t)
     np.testing.assert_allclose(numpy(found), answer, rtol=0, atol=1e-6)
-    back = predict_x_start(schedule, x_t, t, answer, prediction)
+    back = PREDICTIONS[prediction].to_x_start(schedule, x_t, t, answer)
     error = np.abs(numpy(back) - x_start) / magnified(prediction, schedule, t, a)
     assert error.max() < 1e-6
 
@@ -84,7 +83,7 @@ def test_from_the_image_to_the_prediction_and_back(prediction):
     found = right_answer(schedule, x_t, t, x_start, prediction)
     answer = formula(prediction, schedule, t, x_start, noise, x_t, a, b)
     assert (np.abs(numpy(found) - answer) * b).max() < 1e-6
-    back = predict_x_start(schedule, x_t, t, found, prediction)
+    back = PREDICTIONS[prediction].to_x_start(schedule, x_t, t, found)
     error = np.abs(numpy(back) - x_start) / magnified(prediction, schedule, t, a)
     assert error.max() < 3e-6
 
@@ -102,7 +101,7 @@ def test_v_and_flow_are_as_large_at_every_step(t, seed):
         answer = right_answer(PAPER, x_t, step, x_start, prediction)
         largest = max(np.abs(x_start).max(), np.abs(noise).max())
         assert np.abs(numpy(answer)).max() <= 2.01 * largest
-        off_by_a_tenth = predict_x_start(PAPER, x_t, step, numpy(answer) + 0.1, prediction)
+        off_by_a_tenth = PREDICTIONS[prediction].to_x_start(PAPER, x_t, step, numpy(answer) + 0.1)
         assert np.abs(numpy(off_by_a_tenth) - x_start).max() < 0.1 + 1e-4
 
 
@@ -114,7 +113,7 @@ def test_the_named_functions_are_those_of_the_table():
     ):
         np.testing.assert_array_equal(
             numpy(function(schedule, x_t, t, answer)),
-            numpy(predict_x_start(schedule, x_t, t, answer, prediction)),
+            numpy(PREDICTIONS[prediction].to_x_start(schedule, x_t, t, answer)),
         )
     np.testing.assert_array_equal(
         numpy(predict_noise_from_x_start(schedule, x_t, t, x_start)),
@@ -168,7 +167,7 @@ def test_what_needs_no_division_is_finite_there(prediction):
     check_prediction(schedule, prediction)
     t = np.array([0, 500, 999])
     x_t, answer = np.random.default_rng(0).standard_normal((2, 3, 4))
-    assert np.isfinite(numpy(predict_x_start(schedule, x_t, t, answer, prediction))).all()
+    assert np.isfinite(numpy(PREDICTIONS[prediction].to_x_start(schedule, x_t, t, answer))).all()
 
 
 def test_the_shipped_schedules_allow_every_prediction():
@@ -179,13 +178,13 @@ def test_the_shipped_schedules_allow_every_prediction():
 
 def test_noise_cannot_be_predicted_where_nothing_is_left_of_the_image():
     with pytest.raises(ValueError, match=r"'noise' cannot be used .*Predict 'x_start'"):
-        predict_x_start(JSD, np.zeros((1, 2)), [3], np.zeros((1, 2)))
+        check_prediction(JSD, "noise")
     check_prediction(JSD, "x_prev")
 
 
 def test_an_unknown_prediction_is_refused():
     with pytest.raises(ValueError, match=r"prediction = 'epsilon' must be one of \('noise'"):
-        predict_x_start(FEW, np.zeros((1, 2)), [3], np.zeros((1, 2)), "epsilon")
+        check_prediction(FEW, "epsilon")
 
 
 def test_a_network_is_asked_with_arrays_and_tensors_alike():

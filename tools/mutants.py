@@ -64,13 +64,17 @@ class _Importer(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
 
 
 def switch_on(name: str) -> None:
-    """Let the module of this mistake be imported with the mistake in it, from now on.
+    """Put in the mistake of this name. Raises KeyError for an unknown one."""
+    put_in(named(name))
 
-    Raises KeyError for an unknown name, and RuntimeError if the module has been imported already.
+
+def put_in(mistake: Mistake) -> None:
+    """Let its module be imported with this mistake in it, from now on.
+
+    Raises RuntimeError if the module has been imported already.
     """
-    mistake = named(name)
     if mistake.fullname in sys.modules:
-        raise RuntimeError(f"{mistake.module} is imported already: too late for {name}")
+        raise RuntimeError(f"{mistake.module} is imported already: too late for {mistake.name}")
     sys.meta_path.insert(0, _Importer(mistake))
 
 

@@ -90,7 +90,7 @@ def gauge(share: float, caption: str, width: int = 220) -> str:
     said = html.escape(caption)
     return (
         '<div style="display:flex;gap:8px;align-items:center">'
-        f'<svg role="img" aria-label="{said}" width="{width}" height="12" '
+        f'<svg aria-hidden="true" width="{width}" height="12" '
         f'viewBox="0 0 {width} 12">'
         f'<rect width="{width}" height="12" rx="3" fill="currentColor" opacity="0.15"/>'
         f'<rect width="{filled:.1f}" height="12" rx="3" fill="{BLUE}"/></svg>'
@@ -133,7 +133,7 @@ def curves(
     Args:
         x: where, ``(n,)``, rising.
         lines: one to six curves by name, each ``(n,)``; one breaks off where it is not finite.
-        label: what is drawn, in a few words; stands above, and is the alternative text.
+        label: what is drawn, in a few words; stands above, and begins the alternative text.
         marks: points ``(x, y)`` by name, drawn as dots: hollow ones at the edge for what
             lies beyond the limits, none for what is not finite.
         limits: the lowest and highest y; those of curves and marks if None.
@@ -157,13 +157,35 @@ def curves(
     parts += [
         _mark(frame, name, *point) for name, point in marks.items() if np.isfinite(point).all()
     ]
-    said = html.escape(label)
+    said, told = html.escape(label), html.escape(_told(frame, places, label, values, marks))
     return (
         f'<figure style="margin:0"><figcaption>{said}</figcaption><svg role="img" '
-        f'aria-label="{said}" width="{size[0]}" height="{size[1]}" '
+        f'aria-label="{told}" width="{size[0]}" height="{size[1]}" '
         f'viewBox="0 0 {size[0]} {size[1]}" font-size="11" fill="currentColor">'
         f"{''.join(parts)}</svg></figure>"
     )
+
+
+def _told(
+    frame: _Frame,
+    x: NDArray[np.float64],
+    label: str,
+    values: Mapping[str, NDArray[np.float64]],
+    marks: Mapping[str, tuple[float, float]],
+) -> str:
+    """What a chart shows, in words: its axes, where each curve begins and ends, its marks."""
+    wide, tall = frame.last - frame.first, frame.high - frame.low
+    told = [f"{label}. Across: {_number(frame.first, wide)} to {_number(frame.last, wide)}"]
+    for name, line in values.items():
+        finite = np.flatnonzero(np.isfinite(line))
+        if len(finite):
+            top = finite[line[finite].argmax()]
+            begin, end, most = (_number(line[i], tall) for i in (*finite[[0, -1]], top))
+            told.append(f"{name}: from {begin} to {end}, highest {most} at {_number(x[top], wide)}")
+    for name, (at, up) in marks.items():
+        if np.isfinite((at, up)).all():
+            told.append(f"{name or 'dot'} at {_number(at, wide)}, {_number(up, tall)}")
+    return ". ".join(told)
 
 
 def _check(

@@ -9,11 +9,13 @@ from typing import Any
 import ipywidgets
 import numpy as np
 from keras import ops
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from diffusion_walkthrough.backward_sampling import ddpm_step
 from diffusion_walkthrough.classroom import live, widgets
-from diffusion_walkthrough.classroom.figures.start_here import VALUE_RANGE
+from diffusion_walkthrough.classroom.figures.start_here import VALUE_RANGE, Recipe, recipes
+from diffusion_walkthrough.classroom.plots import to_png
 from diffusion_walkthrough.evaluation import nearest
 from diffusion_walkthrough.predictions import predict_noise_from_x_start
 
@@ -27,7 +29,7 @@ class Playground(widgets.Panel):
         x_t: the noisy image that is shown, float32 ``(1, height, width, channels)``.
         t: its noise step, 0 … T-1; -1 once the walk has ended.
         place: where the slider was last put by hand; there a digit is hidden again after a walk.
-        walking: whether ``x_t`` was reached by steps back, so that no digit was hidden in it.
+        walking: whether ``x_t`` was reached by steps back.
     """
 
     def __init__(self, model: Any, images: Array, first: int = 0, t: int = 40) -> None:
@@ -143,8 +145,11 @@ class Playground(widgets.Panel):
         )
         share = live.gauge(signal, f"√ᾱ = {signal:.2f}: the factor of the image")
         self.picture.value = live.stack(recipe, share, opinion)
+        begun = "Nobody has hidden a digit here"
+        if self.place < len(self.model.schedule) - 1:
+            begun = f"The digit was hidden at t = {self.place}"
         self._say(
-            "Nobody has hidden a digit here: the network makes one up, step by step."
+            f"{begun}: the network goes back, step by step."
             if self.walking
             else f"t = {self.t}: the network misses the noise by {self._miss():.2f} "
             "(mean squared error; who always answers 0 misses it by about 1)."
@@ -168,6 +173,14 @@ class Playground(widgets.Panel):
     def _say(self, words: str) -> None:
         self.caption.value = f'<div role="status">{html.escape(words, quote=False)}</div>'
 
+    def recipe(self) -> Recipe:
+        """What is shown, in numbers."""
+        return Recipe(self.t, *self._rates(), self.x_t[0], self.guessed_noise[0], self.guess[0])
+
+    def still(self) -> Figure:
+        """What is shown, as a picture for where no widget can be."""
+        return recipes(self.digit[0], self.noise[0], [self.recipe()])
+
     def __repr__(self) -> str:
         """What one can do here, for where no widget can be shown."""
         return (
@@ -183,5 +196,5 @@ def _pixels(image: Array, caption: str) -> str:
 def play(model: Any, images: Array, **options: Any) -> Playground:
     """Show a :class:`Playground`, whose arguments these are; it is returned, already displayed."""
     playground = Playground(model, images, **options)
-    widgets.show_widget(playground, repr(playground))
+    widgets.show_widget(playground, repr(playground), to_png(playground.still()))
     return playground

@@ -35,6 +35,9 @@ BLUE, ORANGE, GREEN, PINK, SKY, GREY = (
     "#666666",
 )
 
+#: Text in a colour of the palette needs a darker shade of it: 4.5 to 1 on white (WCAG 1.4.3).
+_INK = {ORANGE: "#8F5F00", GREEN: "#00724F", PINK: "#9C3A74", SKY: BLUE}
+
 DOTS_PER_INCH = 110
 
 #: Text that takes no room on the page and is read aloud all the same.
@@ -58,6 +61,11 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "figure.facecolor": "white",
 }
+
+
+def ink(colour: str) -> str:
+    """The shade of a colour of the palette in which text can be read on white."""
+    return _INK.get(colour, colour)
 
 
 def new_figure(
@@ -111,6 +119,7 @@ def image_strip(
     value_range: float = 1.0,
     rows: int = 1,
     signal: Sequence[float] | None = None,
+    labels: Sequence[str] = (),
 ) -> Figure:
     """Draw a few images side by side, each under its title.
 
@@ -120,6 +129,7 @@ def image_strip(
         value_range: what counts as white; larger than 1 for noisy images.
         rows: over how many rows to spread them.
         signal: the share √ᾱ of the clean image in each, in [0, 1], drawn as a bar below it.
+        labels: a short text at the left of each row, or none at all.
 
     Raises:
         ValueError: if there are not as many shares as images, or one lies outside [0, 1].
@@ -138,6 +148,8 @@ def image_strip(
         draw_image(axes.flat[i], image, titles[i] if titles else "", value_range)
         if signal is not None:
             draw_gauge(axes.flat[i], signal[i], with_number=width / columns >= 0.85)
+    for axis, label in zip(axes[:, 0], labels, strict=False):
+        axis.set_ylabel(label)
     return figure
 
 

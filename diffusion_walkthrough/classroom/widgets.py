@@ -58,7 +58,7 @@ _STYLE = """
   max-width: 825px; }
 .classroom .widget-label { text-align: left; }
 .classroom img, .classroom svg, .classroom figure { max-width: 100%; height: auto; }
-.classroom :focus-visible { outline: 2px solid #56B4E9; outline-offset: 2px; }
+.classroom :focus-visible { outline: 2px solid #0072B2; outline-offset: 2px; }
 .classroom select { appearance: auto; background-image: none; color-scheme: light; }
 [data-jp-theme-light="false"] .classroom select { color-scheme: dark; }
 """
@@ -179,7 +179,10 @@ class Explorer(Panel):
 
 
 def explore(
-    draw: Callable[..., tuple[Picture, str]], description: str, **controls: Any
+    draw: Callable[..., tuple[Picture, str]],
+    description: str,
+    still: Figure | np.ndarray | None = None,
+    **controls: Any,
 ) -> Explorer:
     """Show controls above the picture they change.
 
@@ -188,13 +191,15 @@ def explore(
             of `live` follows the hand, a figure takes 50 to 200 ms) and one line of text that
             says what it shows.
         description: what one can do here, in a sentence; stands in where no widget can be shown.
+        still: a picture that stands in with it; if None, the first one, unless that is HTML.
         **controls: widgets with a ``value``, for example from :func:`slider`.
 
     Returns:
         The explorer, already displayed; it can be moved by ``controls[name].value = …``.
     """
     explorer = Explorer(draw, controls, description)
-    show_widget(explorer, explorer.text, explorer.first_picture)
+    png = explorer.first_picture if still is None else to_png(still)
+    show_widget(explorer, explorer.text, png)
     return explorer
 
 

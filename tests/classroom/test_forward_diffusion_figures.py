@@ -186,7 +186,7 @@ def test_two_clues_draws_both_and_their_product_each_with_its_name():
         assert line.get_ydata().max() == 1
         (text,) = (text for text in axes.texts if text.get_text() == name)
         assert text.get_position()[0] == x[line.get_ydata().argmax()]
-        assert text.get_color() == line.get_color()
+        assert text.get_color() == plots.ink(line.get_color())
     marks = [float(np.ravel(line.get_xdata())[0]) for line in axes.lines[3:]]
     assert marks == [0.8, -0.6]
     assert {"x₀", "x_t"} <= {text.get_text() for text in axes.texts}

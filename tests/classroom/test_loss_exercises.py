@@ -144,7 +144,7 @@ WRONG = [
     (ask.check_nothing_to_remove, "d", "from either side"),
     (ask.check_which_network, "a", "by heart"),
     (ask.check_which_network, "c", "as well as old ones"),
-    (ask.check_which_network, "d", "would hide"),
+    (ask.check_which_network, "d", "only fainter"),
     (ask.check_true_bell, "a", "form heaps"),
     (ask.check_true_bell, "b", "nearly one"),
     (ask.check_true_bell, "d", "multiply two bells"),

@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 from scipy import integrate, stats
 
-from diffusion_walkthrough.classroom import live
+from diffusion_walkthrough.classroom import live, plots
 from diffusion_walkthrough.classroom.figures import loss as figures
 from diffusion_walkthrough.data import companion_digit, load_images
 from diffusion_walkthrough.exact_denoiser import optimal_denoiser
@@ -107,7 +107,7 @@ def test_loss_over_t_draws_each_curve_and_names_it_in_its_colour():
     for name, values in curves.items():
         line = curve(axes, name)
         np.testing.assert_array_equal(line.get_data(), ([0, 100], np.maximum(values, 1e-6)))
-        assert line.get_color() == named[name]
+        assert named[name] == plots.ink(line.get_color())
     arrows = [text for text in axes.texts if not text.get_text()]
     assert len(arrows) == 2
     at, height = arrows[0].xy

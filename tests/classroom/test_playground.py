@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from diffusion_walkthrough.checkpoints import load_model
-from diffusion_walkthrough.classroom import playground
+from diffusion_walkthrough.classroom import playground, plots
 from diffusion_walkthrough.classroom.playground import Playground
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.evaluation import nearest_distance
@@ -78,7 +78,13 @@ def test_a_step_back_goes_one_step_and_the_slider_follows(field):
     press(field, "one step back")
     assert (field.t, field.slider.value, field.walking) == (39, 39, True)
     assert 0 < np.abs(field.x_t - before).mean() < 0.5
-    assert "makes one up" in words(field.caption)
+    assert "The digit was hidden at t = 40: the network goes back" in words(field.caption)
+
+
+def test_nobody_has_hidden_a_digit_only_where_the_walk_begins_with_pure_noise(field):
+    field.slider.value = 99
+    press(field, "one step back")
+    assert "Nobody has hidden a digit here" in words(field.caption)
 
 
 def test_all_steps_end_at_an_image_near_the_training_digits(field, digits):
@@ -115,5 +121,15 @@ def test_what_is_shown_without_a_kernel_says_what_to_do(model, digits, monkeypat
     shown = []
     monkeypatch.setattr(playground.widgets, "show_widget", lambda *what: shown.append(what))
     field = playground.play(model, digits)
-    assert shown == [(field, repr(field))]
+    ((widget, words, png),) = shown
+    assert (widget, words) == (field, repr(field))
     assert repr(field).startswith("Run this cell")
+    assert png == plots.to_png(field.still())
+
+
+def test_the_still_picture_says_what_the_playground_shows(field):
+    field.slider.value = 60
+    titles = [axis.get_title() for axis in field.still().axes]
+    signal = field.model.schedule.sqrt_alphas_cumprod[60]
+    assert titles[0] == f"{signal:.2f} × digit"
+    assert titles[2] == "= noisy, t = 60"

@@ -17,7 +17,7 @@ def test_the_caption_counts_images_and_measures_their_spread():
     images = np.random.default_rng(0).uniform(-1, 1, (16, 8, 8, 1)).astype("float32")
     picture, caption = training.drawn(30, images)
     assert picture.shape == (2 * 66 + 2, 8 * 66 + 2, 3)
-    assert caption == "16 images drawn after 30 epochs"
+    assert caption == "16 images in rows of eight, drawn after 30 epochs"
     assert "before any training" in training.drawn(0, images)[1]
 
 

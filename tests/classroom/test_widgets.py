@@ -1,11 +1,13 @@
 import base64
 import html
+import io
 import re
 
 import ipywidgets
 import numpy as np
 import pytest
 import traitlets
+from PIL import Image
 
 from diffusion_walkthrough.classroom import plots, widgets
 
@@ -196,6 +198,15 @@ def test_an_explorer_of_html_leaves_its_sentence_alone(displayed):
     assert options == {"raw": True, "metadata": {}}
     assert bundle["text/plain"] == SENTENCE
     assert len(bundle) == 2
+
+
+def test_a_picture_of_its_own_stands_in_for_an_explorer_of_html(displayed):
+    control = widgets.slider("t", range(10), 2)
+    still = np.full((2, 3, 3), 7, np.uint8)
+    widgets.explore(lambda t: (f"{t}", f"{t}"), "A slider for t from 0 to 9.", still, t=control)
+    (((bundle,), options),) = displayed
+    assert options["metadata"] == {"image/png": {"alt": SENTENCE}}
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(bundle["image/png"]))), still)
 
 
 def test_every_widget_of_the_course_carries_its_looks_keys_and_names():

@@ -238,8 +238,8 @@ def check_which_network(attempt: Any) -> Verdict:
         "a": "A is good on what it has seen and nearly as bad as silence on what it has not: it "
         "is learning its images by heart.",
         "c": "B guesses new images as well as old ones, so it does not know its images one by one.",
-        "d": "An average over all t would hide the difference: at large t all of them are good. At "
-        "the same small t it shows.",
+        "d": "It would show it too, only fainter, since at large t all of them are good. What is "
+        "given here is enough.",
     }
     message = (
         "B has the higher loss on the training images, and is the better model: what it knows also "
@@ -295,8 +295,9 @@ def check_better_bits(attempt: Any) -> Verdict:
         "d": "The same T makes the bounds alike, but the bits are still spent on what no eye sees.",
     }
     message = (
-        "Bits judge every last grey level, an eye judges shapes. The bound trained directly gave "
-        "worse pictures, and the memorizer has excellent bits on what it has seen."
+        "Bits judge every last grey level, an eye judges shapes. A table of grey levels has nearly "
+        "the network's bits and cannot draw, and the memorizer has excellent bits on what it has "
+        "seen."
     )
     return mark_choice(attempt, "c", message, replies)
 

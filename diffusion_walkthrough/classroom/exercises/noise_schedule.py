@@ -211,7 +211,7 @@ steps_block_log_snr = "how many pixels are averaged; by what their noise's varia
 
 
 def check_trace(attempt: Any) -> Verdict:
-    """Mark what mends a model that was trained with 22 % of the image left at T."""
+    """Mark what mends a model that was trained with a signal of 0.78 left at T."""
     right = (
         "The network is right about what it was shown. What it was shown at T was never pure "
         "noise, so the schedule has to change, before the training."

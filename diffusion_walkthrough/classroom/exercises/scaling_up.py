@@ -270,13 +270,12 @@ def solution_whole_gradient(gradients: Any, sizes: Any) -> Any:
 
 
 def check_same_run(attempt: Any) -> Verdict:
-    """Mark which remedy makes a run fit and leaves it the same run."""
+    """Mark which remedy makes a run fit and leaves network, step and digits as they are."""
     replies = {
         "a": "It fits. But steps of 64 images are another run: twice as many in an epoch, each "
         "along a gradient that hangs more on chance.",
         "b": "It fits, with a network that has little more than half the weights: another one.",
-        "c": "It may fit, and often learns as well. But the layers then compute with two digits, "
-        "so that no number of the run stays the same.",
+        "c": "It may fit, and often learns as well. But the layers then compute with two digits.",
     }
     message = (
         "The mean of the parts' gradients is the gradient of the batch: the same steps, and only "

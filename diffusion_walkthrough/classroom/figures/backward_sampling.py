@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 #: Where the world of one dimension is nearly empty, between its three heaps.
 VALLEYS = (-0.25, 0.3)
-_COLOURS = (plots.BLUE, plots.GREEN, plots.ORANGE)
+_COLOURS = (plots.BLUE, "black", plots.ORANGE)
 
 
 def paths(schedule: NoiseSchedule, walks: Mapping[str, Array], shown: int = 60) -> Figure:
@@ -55,7 +55,7 @@ def _draw_density_over_time(axes: Axes, schedule: NoiseSchedule) -> None:
     columns = [ONE_DIMENSIONAL_WORLD.noised(a).pdf(x) for a in alpha_bars]
     shade = np.array([column / column.max() for column in columns]).T  # (x, steps left)
     extent = (-0.5, len(schedule) + 0.5, -3.0, 3.0)
-    axes.imshow(shade, aspect="auto", origin="lower", cmap="Greys", extent=extent, vmax=1.6)
+    axes.imshow(shade, aspect="auto", origin="lower", cmap="Greys", extent=extent, vmax=3)
 
 
 def heaps(samples: Mapping[str, Array]) -> Figure:
@@ -69,8 +69,10 @@ def heaps(samples: Mapping[str, Array]) -> Figure:
     for axis, (title, numbers) in zip(axes.flat, samples.items(), strict=True):
         axis.hist(numbers, bins=100, range=(-1.5, 1.5), density=True, color=plots.SKY)
         axis.plot(x, ONE_DIMENSIONAL_WORLD.pdf(x), color=plots.BLUE, linewidth=1.2)
-        axis.set_ylim(0, 3)
+        axis.set_ylim(0, 2)
         axis.set_title(title)
+        axis.set_xlabel("x")
+    axes.flat[0].set_ylabel("density")
     return figure
 
 
@@ -82,7 +84,7 @@ def balls(real: Array, generated: Array, k: int = 3) -> Figure:
         generated: points ``(m, 2)``.
         k: to which nearest neighbour each ball reaches.
     """
-    figure, axes = plots.new_figure(2, width=7.5, height=3.6)
+    figure, axes = plots.new_figure(2, height=3.6, sharex=True, sharey=True)
     _draw_balls(axes[0], real, k, plots.BLUE)
     _draw_balls(axes[1], generated, k, plots.ORANGE)
     titles = ("precision: balls of the real", "recall: balls of the drawn")
@@ -90,7 +92,8 @@ def balls(real: Array, generated: Array, k: int = 3) -> Figure:
         axis.plot(*real.T, "o", color=plots.BLUE, markersize=5, label="real")
         axis.plot(*generated.T, "^", color=plots.ORANGE, markersize=6, label="drawn")
         axis.set_title(title)
-        axis.axis("equal")
+        axis.set_aspect("equal")
+        axis.set(xticklabels=[], yticklabels=[])
     axes[0].legend(loc="upper left")
     return figure
 

@@ -84,12 +84,12 @@ def mean_and_spread(schedule: NoiseSchedule, start: float, walk: Array) -> Figur
     figure, axes = plots.new_figure(height=2.8)
     t = np.arange(-1, len(schedule))
     paths = np.vstack([np.full((1, 40), start), walk[:, :40]])
-    axes.plot(t, paths, color=plots.GREY, linewidth=0.4, alpha=0.5)
+    axes.plot(t, paths, color="#bbbbbb", linewidth=0.4)
     mean = np.append(1.0, schedule.sqrt_alphas_cumprod) * start
     spread = np.append(0.0, schedule.sqrt_one_minus_alphas_cumprod)
     axes.plot(t, mean, color=plots.BLUE)
     for sign in (-1, 1):
-        axes.plot(t, mean + sign * spread, "--", color=plots.ORANGE)
+        axes.plot(t, mean + sign * spread, "--", color=plots.BLUE)
     end = len(schedule) * 1.01
     _name(axes, end, mean[-1] + spread[-1], "mean + spread")
     _name(axes, end, mean[-1], "mean √ᾱ x₀")
@@ -125,8 +125,8 @@ def melting(schedule: NoiseSchedule, start: Array, walk: Array, walkers: int = 5
     middle: Axes = axes[1]
     middle.pcolormesh(times, x, density, cmap="Blues", vmin=0, vmax=1, shading="nearest")
     paths = np.vstack([start[None, :walkers], walk[:, :walkers]])
-    middle.plot(np.arange(-1, last + 1), paths, color=plots.ORANGE, linewidth=0.6)
-    middle.set_title("darker: denser. Orange: some walkers")
+    middle.plot(np.arange(-1, last + 1), paths, color="black", linewidth=0.5)
+    middle.set_title(f"darker: denser. Lines: {walkers} walkers")
     middle.set_xlabel("t")
     middle.grid(False)
     axes[0].set_ylabel("x")
@@ -153,7 +153,7 @@ def two_clues(x: Array, clue_1: Array, clue_2: Array, x_0: float, x_t: float) ->
     for curve, label, colour, style in curves:
         peak = curve.max()
         axes.plot(x, curve / peak, style, color=colour)
-        axes.text(x[curve.argmax()], 1.03, label, color=colour, ha="center")
+        axes.text(x[curve.argmax()], 1.03, label, color=plots.ink(colour), ha="center")
     above: dict[str, Any] = {"bbox": {"color": "white", "pad": 1, "alpha": 0.7}}
     for place, label, colour in ((x_0, "x₀", plots.BLUE), (x_t, "x_t", plots.ORANGE)):
         axes.plot(place, 0, "^", color=colour, markersize=9, clip_on=False, zorder=3)

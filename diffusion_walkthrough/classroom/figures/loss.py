@@ -47,9 +47,9 @@ def possible_pasts(
     top.plot(grid, exact, color=plots.BLUE)
     top.text(-1.2, 1.4, "where the pairs came from,\nand the exact density", color=plots.BLUE)
     top.set_ylabel("density")
-    bottom.plot(answers, costs, color=plots.ORANGE)
+    bottom.plot(answers, costs, color=plots.BLUE)
     best = int(np.argmin(costs))
-    bottom.plot(answers[best], costs[best], "o", color=plots.ORANGE)
+    bottom.plot(answers[best], costs[best], "o", color=plots.BLUE)
     bottom.annotate(
         f"the cheapest answer, {answers[best]:.2f}",
         (answers[best], costs[best]),
@@ -107,9 +107,9 @@ def uphill(schedule: NoiseSchedule, times: Sequence[int]) -> Figure:
         depths = -density.max() * np.resize([0.08, 0.2, 0.32], len(starts))
         axis.plot(grid, density, color=plots.BLUE)
         axis.fill_between(grid, density, color=plots.SKY, alpha=0.4)
-        axis.plot(starts, depths, "o", color=plots.ORANGE, markersize=3)
+        axis.plot(starts, depths, "o", color="black", markersize=3)
         for start, gone, depth in zip(starts, removed, depths, strict=True):
-            style = {"arrowstyle": "-|>", "color": plots.ORANGE, "mutation_scale": 7}
+            style = {"arrowstyle": "-|>", "color": "black", "mutation_scale": 7}
             style |= {"shrinkA": 0, "shrinkB": 0, "linewidth": 1.4}
             axis.annotate("", (start - gone, depth), (start, depth), arrowprops=style)
         axis.set_title(f"t = {t}, √ᾱ = {np.sqrt(alpha_bar):.2f}")
@@ -147,7 +147,13 @@ def _name_line(axes: Any, x: float, y: float, name: str, colour: Any, side: str 
     """Write a line's name in its colour beside a point of it; ``side`` is the text's near edge."""
     shift = 6 if side == "left" else -6
     axes.annotate(
-        name, (x, y), (shift, 3), textcoords="offset points", color=colour, ha=side, fontsize=9
+        name,
+        (x, y),
+        (shift, 3),
+        textcoords="offset points",
+        color=plots.ink(colour),
+        ha=side,
+        fontsize=9,
     )
 
 
@@ -173,7 +179,7 @@ def weights(schedules: Mapping[str, NoiseSchedule]) -> Figure:
             (2.5 * weight[middle], "the bound, Eq. 12", plots.BLUE),
             (1.3, "the simple loss, Eq. 14", plots.ORANGE),
         ):
-            axis.text(t[middle], height, line, color=colour, ha="center", fontsize=9)
+            axis.text(t[middle], height, line, color=plots.ink(colour), ha="center", fontsize=9)
         axis.set_title(name)
         axis.set_xlabel("t")
     axes[0].set_ylabel("weight of the noise error")
@@ -205,7 +211,7 @@ def loss_over_t(times: ArrayLike, curves: Mapping[str, ArrayLike]) -> Figure:
         style, colour, across, height, at = look
         values = np.maximum(np.asarray(values, dtype=np.float64), 1e-6)
         axes.semilogy(times, values, style, color=colour, marker="o", markersize=3, label=name)
-        label = axes.text(across, height, name, color=colour)
+        label = axes.text(across, height, name, color=plots.ink(colour))
         if at is not None:
             point = at, float(np.exp(np.interp(at, times, np.log(values))))
             arrow = {"arrowstyle": "->", "color": colour, "linewidth": 1.0}
@@ -338,7 +344,7 @@ def levels_of_a_bell(mean: float, deviation: float, levels: int = 17) -> Figure:
     for edge in (places[1:] + places[:-1]) / 2:
         top.axvline(edge, color=plots.GREY, linewidth=0.6)
     top.set_ylabel("density")
-    bottom.bar(places, share, width=0.9 * width, color=plots.ORANGE)
+    bottom.bar(places, share, width=0.9 * width, color=plots.BLUE)
     bottom.set_ylabel("probability of the level")
     bottom.set_xlabel("value of the pixel")
     return figure
@@ -359,7 +365,7 @@ def bits_over_t(terms: ArrayLike, errors: ArrayLike) -> Figure:
     left.set_xlabel("t")
     # Whoever stands at t has been told the terms of all larger t.
     told = terms[::-1].cumsum()[::-1] - terms
-    right.plot(told, errors, color=plots.ORANGE, marker="o", markersize=3)
+    right.plot(told, errors, color=plots.BLUE, marker="o", markersize=3)
     for t in sorted({10, 50, 90} & set(range(len(terms)))):
         _name_line(right, told[t], errors[t], f"t = {t}", plots.GREY)
     right.set_ylabel("mean squared error")

@@ -91,7 +91,8 @@ def along_the_way(schedules: Mapping[str, NoiseSchedule], columns: int = 7) -> F
 
     The first column is the clean digit, the last one stands at T; all have the same noise.
     """
-    figure, axes = plots.new_figure(columns, len(schedules), 7.5, 3.2, squeeze=False)
+    figure, axes = plots.new_figure(columns, len(schedules), 7.5, 3.3, squeeze=False)
+    figure.suptitle("share of the way; under each picture √ᾱ", fontsize=10)
     places = np.linspace(0, 1, columns)
     for place, axis in zip(places, axes[0], strict=True):
         axis.set_title(f"{place:.2f}")
@@ -210,7 +211,7 @@ def steps_on_the_ruler(
     for height, (name, schedule), colour in zip((1, 0), schedules.items(), _COLOURS, strict=False):
         ticks = schedule.log_snr[::20]
         below.plot(ticks, np.full(len(ticks), height), "|", markersize=13, color=colour)
-        below.text(13.6, height, name, color=colour, va="center")
+        below.text(13.6, height, name, color=plots.ink(colour), va="center")
     below.set_ylim(-0.7, 1.7)
     below.set_xlim(14, -14)
     below.set_yticks([])
@@ -248,7 +249,7 @@ def small_and_large(alpha_bar: float, noisy: ArrayLike, means: ArrayLike) -> Fig
         noisy: the enlarged digit, noised, ``(h, w, 1)``.
         means: its block means, ``(8, 8, 1)``, drawn at the contrast that undoes √ᾱ.
     """
-    figure, axes = plots.new_figure(3, height=2.7)
+    figure, axes = plots.new_figure(3, height=2.85)
     plots.draw_image(axes[0], noised_companion(alpha_bar), "8 × 8, noised", 1.5)
     plots.draw_image(axes[1], noisy, "64 × 64, noised", 1.5)
     plots.draw_image(axes[2], means, "means of its 8 × 8 blocks", 1.5 * np.sqrt(alpha_bar))
@@ -262,11 +263,12 @@ def shares_of_heaps(shares: Mapping[str, ArrayLike]) -> Figure:
         shares: for each kind of numbers, at most three kinds, its three shares.
     """
     figure, axis = plots.new_figure(width=6.0, height=2.7)
-    for i, ((name, values), colour) in enumerate(
-        zip(shares.items(), ("#bbbbbb", plots.BLUE, plots.ORANGE), strict=False)
-    ):
+    looks = ("#bbbbbb", ""), (plots.BLUE, ""), (plots.ORANGE, "//")
+    for i, ((name, values), (colour, hatch)) in enumerate(zip(shares.items(), looks, strict=False)):
         heights = np.asarray(values)
         bars = axis.bar(np.arange(3) + 0.27 * (i - 1), heights, 0.25, color=colour, label=name)
+        for bar in bars:
+            bar.set(hatch=hatch, edgecolor="white", linewidth=0)
         axis.bar_label(bars, [f"{height:.2f}" for height in heights], fontsize=8, padding=1)
     axis.set_xticks(range(3), ["left heap", "middle heap", "right heap"])
     axis.grid(visible=False, axis="x")
@@ -284,10 +286,12 @@ def posterior_tables(schedule: NoiseSchedule, steps: int) -> Figure:
     left.plot(t, schedule.posterior_variance[:steps], label="β̃", color=plots.BLUE)
     left.set_ylim(bottom=0)
     right.plot(t, schedule.posterior_mean_coef1[:steps], label="coef1, weight of x₀")
-    right.plot(t, schedule.posterior_mean_coef2[:steps], "--", label="coef2, weight of xₜ")
+    right.plot(t, schedule.posterior_mean_coef2[:steps], "--", label="coef2, weight of x_t")
     for axis in (left, right):
         axis.set_xlabel("t")
         axis.legend(frameon=False)
+    left.set_ylabel("variance")
+    right.set_ylabel("weight in Eq. 7")
     return figure
 
 
@@ -301,6 +305,6 @@ def _draw_curves(axes: Axes, curves: Mapping[str, ArrayLike], label: str) -> Non
         share = (np.arange(len(values)) + 1) / len(values)
         axes.plot(share, values, style, color=colour)
         half = int(np.argmax(values < 0.55))
-        axes.text(share[half] + 0.03, values[half] + 0.03, name, color=colour)
+        axes.text(share[half] + 0.03, values[half] + 0.03, name, color=plots.ink(colour))
     axes.set_xlabel("share of the way")
     axes.set_ylabel(label)

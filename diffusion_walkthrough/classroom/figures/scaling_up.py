@@ -114,11 +114,11 @@ def ruler(marks: Mapping[str, float]) -> Figure:
     Args:
         marks: numbers above 0, each under the words to write at it.
     """
-    figure, axis = plots.new_figure(height=1.9)
+    figure, axis = plots.new_figure(height=2.1)
     low = min(*marks.values(), FLOAT16_MIN) / 1000
     high = max(*marks.values(), FLOAT16_MAX) * 1000
     axis.axvspan(FLOAT16_MIN, FLOAT16_MAX, color=plots.SKY, alpha=0.35, lw=0)
-    axis.text(1, 0.12, "float16", ha="center", va="center", color=plots.BLUE)
+    axis.text(1, 0.12, "float16", ha="center", va="center")
     for i, (words, value) in enumerate(sorted(marks.items(), key=lambda mark: mark[1])):
         axis.plot([value, value], [0, 0.3 + 0.23 * (i % 3)], color=plots.GREY, lw=1)
         side, offset = ("left", 3) if value > 1 else ("right", -3)
@@ -130,6 +130,7 @@ def ruler(marks: Mapping[str, float]) -> Figure:
     axis.set_yticks([])
     axis.grid(False)
     axis.spines["left"].set_visible(False)
+    axis.set_xlabel("size of a number")
     return figure
 
 
@@ -203,7 +204,7 @@ def gradients(exact: Array, in_float16: Array, loss_scale: float) -> Figure:
     sizes = np.abs(exact[exact != 0])
     figure, axis = plots.new_figure(height=2.5)
     axis.axvspan(FLOAT16_MIN, FLOAT16_MAX, color=plots.SKY, alpha=0.35, lw=0)
-    axis.text(30, 0.9, "float16", color=plots.BLUE, transform=axis.get_xaxis_transform())
+    axis.text(30, 0.9, "float16", transform=axis.get_xaxis_transform())
     bins = np.logspace(-13, 5, 73).tolist()
     for factor, colour, words in (
         (1.0, plots.ORANGE, "as they are "),
@@ -216,7 +217,9 @@ def gradients(exact: Array, in_float16: Array, loss_scale: float) -> Figure:
     axis.set_xscale("log")
     axis.set_xlabel("size of the gradient")
     axis.set_ylabel("how many")
-    axis.set_title(f"without scaling, {np.mean(in_float16 == 0):.0%} of them are 0 in float16")
+    lost = np.mean(in_float16 == 0)
+    share = "nearly all" if 0.99 < lost < 1 else f"{lost:.0%}"
+    axis.set_title(f"without scaling, {share} of them are 0 in float16")
     return figure
 
 
@@ -259,7 +262,7 @@ def plan_in_words(planned: Plan) -> str:
 _PARTS_OF_MEMORY = dict(
     zip(
         [field.name for field in dataclasses.fields(Memory)],
-        (plots.GREY, plots.GREEN, plots.SKY, plots.BLUE),
+        (plots.GREY, plots.PINK, plots.BLUE, plots.SKY),
         strict=True,
     )
 )
@@ -273,19 +276,21 @@ def memory_strip(planned: Plan, width: int = 560) -> str:
     for name, colour in _PARTS_OF_MEMORY.items():
         size = getattr(needed, name) * scale
         pieces.append(
-            f'<rect x="{left:.1f}" y="8" width="{size:.1f}" height="30" fill="{colour}"/>'
+            f'<rect x="{left:.1f}" y="8" width="{size:.1f}" height="30" fill="{colour}" '
+            'stroke="white"/>'
         )
         said = f"{name.replace('_', ' ')} {getattr(needed, name) / GB:.2f} GB"
         keys.append(f'<span><span style="color:{colour}">■</span> {said}</span>')
         left += size
     end = there * scale
-    pieces.append(f'<rect x="{end - 2:.1f}" y="0" width="4" height="46" fill="{plots.ORANGE}"/>')
+    pieces.append(f'<rect x="{end - 2:.1f}" y="0" width="4" height="46" fill="currentColor"/>')
     verdict = "✓ fits" if planned.fits else "✗ does not fit"
     said = f"{planned.machine.name}, memory for training ends at {there / GB:.1f} GB: {verdict}"
     strip = (
-        f'<svg role="img" aria-label="{said}" width="{width}" height="46">{"".join(pieces)}</svg>'
+        f'<svg role="img" aria-label="{said}" width="{width}" height="46" '
+        f'viewBox="0 0 {width} 46">{"".join(pieces)}</svg>'
     )
-    ends = f'<span style="color:{plots.ORANGE}">▮</span> <b>{said}</b>'
+    ends = f"▮ <b>{said}</b>"
     return live.stack(strip, live.row(*keys), ends)
 
 
@@ -304,7 +309,8 @@ def memory_shares(plans: Mapping[str, Plan]) -> Figure:
             list(plans), shares, left=left, color=colour, edgecolor="white", label=words
         )
         said = [words if share > 12 else "" for share in shares]
-        axis.bar_label(bars, said, label_type="center", color="white", fontsize=9)
+        ink = "black" if colour == plots.SKY else "white"
+        axis.bar_label(bars, said, label_type="center", color=ink, fontsize=9)
         left += shares
     totals = [f"{p.memory.total / GB:.1f} GB" for p in plans.values()]
     axis.bar_label(bars, totals, padding=4)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,6 +26,15 @@ class Recipe(NamedTuple):
     noisy: Array  # signal · digit + sigma · noise, (height, width, channels)
     guess: Array  # the noise that the network sees in it, likewise
     implied: Array  # the image that this guess implies, likewise
+
+
+def three_places(playground: Any, times: Sequence[int]) -> Figure:
+    """Move a playground's slider to each of ``times``, and draw what it shows there, row by row."""
+    rows = []
+    for t in times:
+        playground.slider.value = t
+        rows.append(playground.recipe())
+    return recipes(playground.digit[0], playground.noise[0], rows)
 
 
 def recipes(digit: Array, noise: Array, rows: list[Recipe]) -> Figure:

@@ -82,7 +82,7 @@ def progress(
 
 def drawn(epochs: int, images: NDArray[np.float32]) -> tuple[NDArray, str]:
     """Tile images, and say after how many epochs they were drawn."""
-    caption = f"{len(images)} images drawn {_when(epochs)}"
+    caption = f"{len(images)} images in rows of eight, drawn {_when(epochs)}"
     return plots.tile(images, columns=8, scale=8), caption
 
 
@@ -92,7 +92,7 @@ def _when(epochs: int) -> str:
 
 def progress_strip(history: Mapping[int, NDArray[np.float32]], epochs: Sequence[int]) -> Figure:
     """Draw one row of eight images for each of these numbers of epochs, the earliest on top."""
-    figure, axes = plots.new_figure(rows=len(epochs), height=0.78 * len(epochs), squeeze=False)
+    figure, axes = plots.new_figure(rows=len(epochs), height=0.95 * len(epochs), squeeze=False)
     for axis, after in zip(axes[:, 0], epochs, strict=True):
         axis.imshow(plots.tile(history[after][:8], columns=8), interpolation="nearest")
         axis.set_ylabel(f"{after} epochs", rotation=0, ha="right", va="center")
@@ -137,8 +137,14 @@ def averages(weights: NDArray[np.float64], momenta: Mapping[str, ArrayLike]) -> 
     """
     figure, axes = plots.new_figure(height=2.5)
     axes.plot(weights, color="#bbbbbb", linewidth=0.8, label="the weight itself")
-    for (name, momentum), style in zip(momenta.items(), ("--", "-", ":"), strict=False):
-        axes.plot(moving_average(weights, momentum), style, label=f"average, momentum {name}")
+    looks = ("--", plots.ORANGE), ("-", plots.BLUE), (":", plots.GREEN)
+    for (name, momentum), (style, colour) in zip(momenta.items(), looks, strict=False):
+        axes.plot(
+            moving_average(weights, momentum),
+            style,
+            color=colour,
+            label=f"average, momentum {name}",
+        )
     axes.set_xlabel("training step")
     axes.set_ylabel("value of the weight")
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.16))

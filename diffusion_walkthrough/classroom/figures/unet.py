@@ -14,6 +14,7 @@ from keras import ops
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
@@ -48,7 +49,7 @@ def perfect_guesses(schedule: NoiseSchedule, times: Sequence[int]) -> Figure:
         guess = ONE_DIMENSIONAL_WORLD.expected_noise(x, schedule.alphas_cumprod[t])
         axes.plot(x, guess, style, color=colour, label=f"t = {t}")
         end = np.flatnonzero(np.abs(guess) <= 3)[-1]
-        axes.text(x[end] + 0.05, guess[end] - 0.25, f"t = {t}", color=colour)
+        axes.text(x[end] + 0.05, guess[end] - 0.25, f"t = {t}", color=plots.ink(colour))
     axes.axvline(0.5, color=plots.GREY, linewidth=1)
     axes.set_xlabel("noisy value x_t")
     axes.set_ylabel("best guess of the noise")
@@ -67,7 +68,7 @@ def waves(embedding: Array, reference: int) -> Figure:
     picture = axes[0].imshow(
         embedding.T, aspect="auto", cmap="cividis", vmin=-1, vmax=1, interpolation="nearest"
     )
-    figure.colorbar(picture, ax=axes[0])
+    figure.colorbar(picture, ax=axes[0], label="value")
     axes[0].set_xlabel("step t")
     axes[0].set_ylabel("number in the embedding")
     axes[0].grid(False)
@@ -85,6 +86,8 @@ def residual_diagram() -> Figure:
     x = np.linspace(-6, 4, 201)
     bend.plot(x, x / (1 + np.exp(-x)))
     bend.set_title("the bend, SiLU")
+    bend.set_xlabel("in")
+    bend.set_ylabel("out")
     return figure
 
 
@@ -128,22 +131,26 @@ def looks(image: Array, weights: Array, chosen: Sequence[tuple[int, int]]) -> Fi
         plots.draw_image(above, image, f"pixel ({row}, {column})", value_range=1.5)
         scale = image.shape[0] / side
         corner = (column * scale - 0.5, row * scale - 0.5)
-        above.add_patch(Rectangle(corner, scale, scale, fill=False, ec=plots.ORANGE, lw=3))
+        _mark_square(above, *corner, scale)
         _draw_attention(below, weights[row * side + column].reshape(side, side))
-        below.add_patch(
-            Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=plots.ORANGE, lw=3)
-        )
+        _mark_square(below, column - 0.5, row - 0.5, 1)
     axes[1, 0].set_ylabel("% of its look", fontsize=8)
     return figure
+
+
+def _mark_square(axes: Axes, x: float, y: float, side: float) -> None:
+    """Draw a light frame with a black rim, to be seen on any grey."""
+    rim = [withStroke(linewidth=5, foreground="black")]
+    axes.add_patch(Rectangle((x, y), side, side, fill=False, ec="white", lw=2.5, path_effects=rim))
 
 
 def _draw_attention(axes: Axes, weights: Array) -> None:
     """Draw a square of weights, the larger the darker, with their percentages."""
     axes.imshow(weights, cmap="Blues", vmin=0, vmax=max(0.25, weights.max()))
     for (row, column), weight in np.ndenumerate(weights):
-        colour = "white" if weight > 0.6 * max(0.25, weights.max()) else "black"
+        colour = "white" if weight > 0.72 * max(0.25, weights.max()) else "black"
         axes.text(
-            column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=7, color=colour
+            column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=8, color=colour
         )
     axes.set_xticks([])
     axes.set_yticks([])
@@ -185,12 +192,14 @@ def _in_colour(grey: Array, enlarged: int) -> Array:
     return np.repeat(pixels[..., None], 3, axis=-1)
 
 
-def _frame(picture: Array, top: int, left: int, side: int, width: int = 3) -> None:
-    """Paint an orange frame into a picture of values in [-1, 1], ``(height, width, 3)``."""
-    inside = np.zeros(picture.shape[:2], dtype=bool)
-    inside[top : top + side, left : left + side] = True
-    inside[top + width : top + side - width, left + width : left + side - width] = False
-    picture[inside] = np.array([0xE6, 0x9F, 0x00]) / 127.5 - 1
+def _frame(picture: Array, top: int, left: int, side: int) -> None:
+    """Paint a white frame with black rims into a picture, ``(height, width, 3)`` in [-1, 1]."""
+    inside = picture[top : top + side, left : left + side]
+    content = inside[4:-4, 4:-4].copy()
+    inside[...] = -1.0
+    inside[1:-1, 1:-1] = 1.0
+    inside[3:-3, 3:-3] = -1.0
+    inside[4:-4, 4:-4] = content
 
 
 def influence(maps: Sequence[Array], titles: Sequence[str]) -> Figure:
@@ -211,7 +220,7 @@ def attention_bars(scaled: Array, unscaled: Array) -> Figure:
     """Draw how one pixel spreads its attention, with the scores divided by √C and without.
 
     Args:
-        scaled: weights of one pixel over all others, with 1/√C.
+        scaled: weights of one pixel over all pixels, with 1/√C.
         unscaled: the same without.
     """
     figure, axes = plots.new_figure(2, height=2.2, sharey=True)
@@ -449,10 +458,6 @@ def _draw_map(axes: Axes, grey: Array, x: float, y: float, side: float) -> None:
     axes.add_patch(Rectangle(extent[::2], side, side, fill=False, ec="#bbbbbb", lw=0.6))
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _draw_box(
     axes: Axes, x: float, y: float, width: float, text: str, attention: bool = False
 ) -> None:
@@ -535,11 +540,13 @@ def _blocks_as_svg(parameters: UNetParameters, counts: dict[str, int]) -> str:
     parts.append(_said(596, top + 10, f"middle {counts['middle'] / 1e6:.2f} M", "end"))
     label = html.escape(
         "Way down on the left, way up on the right: a bar is a block, the wider the more channels, "
-        "orange with attention; beside each level its millions of parameters."
+        "light (orange) with attention; beside each level its millions of parameters."
     )
+    told = html.escape("; ".join(f"{name}: {count / 1e6:.2f} M" for name, count in counts.items()))
     return (
-        f'<figure style="margin:0"><svg role="img" aria-label="{label}" width="600" '
-        f'height="{top + 24:.0f}" font-size="11" fill="currentColor">{"".join(parts)}</svg>'
+        f'<figure style="margin:0"><svg role="img" aria-label="{told}" width="600" '
+        f'height="{top + 24:.0f}" viewBox="0 0 600 {top + 24:.0f}" font-size="11" '
+        f'fill="currentColor">{"".join(parts)}</svg>'
         f"<figcaption>{label}</figcaption></figure>"
     )
 
