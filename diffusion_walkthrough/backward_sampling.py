@@ -7,6 +7,7 @@ Equation and algorithm numbers are those of Ho et al. 2020 (arXiv 2006.11239). T
   around any network, or the exact one of a finite data set (``exact_denoiser``);
 - ``schedule`` is the noise schedule, of T steps, and ``x_t`` are noisy images ``(batch, …)``;
 - ``t``, int32 ``(batch,)``, is where each stands in 0 … T-1; ``s`` where it is to go, -1 is clean;
+  both may be real, float32, and then lie between steps (``NoiseSchedule.rates``);
 - ``noise`` or ``z`` is standard normal, of the shape of ``x_t``;
 - ``variance``, of a step back, is ``"fixed_small"``, ``"fixed_large"`` or ``"learned"``; None takes
   the denoise function's own, its attribute ``variance``, or else ``"fixed_small"``.
@@ -15,7 +16,6 @@ Equation and algorithm numbers are those of Ho et al. 2020 (arXiv 2006.11239). T
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import keras
@@ -24,8 +24,10 @@ from keras import ops
 
 from diffusion_walkthrough.engine.drawing import (
     WalkNoise,
+    bound,
     check_options,
     check_whole,
+    kind_of,
     steps_in_one_call,
 )
 from diffusion_walkthrough.forward_diffusion import (
@@ -34,11 +36,14 @@ from diffusion_walkthrough.forward_diffusion import (
     q_posterior_mean_variance,
     q_sample,
 )
-from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract
+from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract, is_real
 from diffusion_walkthrough.parameters import VARIANCE_NAMES
 from diffusion_walkthrough.predictions import Denoiser as Denoiser, check_answer, check_variance
 
 DenoiseFn = Callable[..., Any]
+
+#: A walk may take noise for x_t where no more than this is left of the image, the rate a of Eq. 4.
+MOST_LEFT_IN_NOISE = 0.1
 
 
 class BackwardStep(NamedTuple):
@@ -55,7 +60,7 @@ class Stop(NamedTuple):
 
     x: Any  # (batch, …), how far the images have come
     x_start: Any  # (batch, …), what they were thought to become in the step that led here, or None
-    t: int  # the noise step at which x stands: from T-1 (pure noise) down to -1 (images)
+    t: float  # the noise step at which x stands, whole or real: T-1 is pure noise, -1 images
 
 
 def p_mean_variance(
@@ -126,6 +131,8 @@ def step_weights(schedule: NoiseSchedule, t: Any, s: Any, ndim: int) -> tuple[An
 
     Each is ``(batch, 1, …, 1)``; α and β are those of a single step of noise from s to t.
     """
+    if is_real(t) or is_real(s):
+        return _step_weights_between(schedule, t, s, ndim)
     log_kept = np.append(0.0, np.maximum(schedule.log_alphas_cumprod, -1e4))  # of s = -1 at first
     # A difference of two is too coarse in float32: what rounding leaves over is kept beside them.
     rates = schedule.rates(np.arange(-1, len(schedule)), 1)
@@ -140,15 +147,44 @@ def step_weights(schedule: NoiseSchedule, t: Any, s: Any, ndim: int) -> tuple[An
     return tuple(ops.reshape(x, shape) for x in (*weights, beta * noise_kept, beta))
 
 
-def times(schedule: NoiseSchedule, steps: int | None = None, start: int | None = None) -> list[int]:
+def _step_weights_between(schedule: NoiseSchedule, t: Any, s: Any, ndim: int) -> tuple[Any, ...]:
+    """The same at real t or s, from the share of the noise that is left: b_s / a_s of b_t / a_t."""
+    (a_t, b_t), (a_s, b_s) = schedule.rates(t, ndim), schedule.rates(s, ndim)
+    left = a_t * b_s / (a_s * b_t)
+    gone = 1.0 - ops.square(left)
+    return a_s * gone, left * b_s / b_t, gone * ops.square(b_s), gone * ops.square(b_t)
+
+
+def times(
+    schedule: NoiseSchedule, steps: int | Sequence[float] | None = None, start: int | None = None
+) -> list[float]:
     """List the t at which a walk asks: ``steps`` of them (None: all), evenly from ``start`` down.
 
-    Raises ValueError unless ``start`` (None: T-1) is in 0 … T-1 and ``steps`` in 1 … start + 1.
+    ``steps`` may be such a list itself, whole or real numbers that fall, of a walk that begins with
+    the first of them. Raises ValueError if ``start`` (None: T-1) or a listed t is not in 0 … T-1,
+    if ``steps`` is not in 1 … start + 1, or if a list does not fall.
     """
+    if isinstance(steps, (Sequence, np.ndarray)):
+        return _checked_times(schedule, list(steps), start)
     start = check_whole("start", start, 0, len(schedule) - 1)
     steps = check_whole("steps", steps, 1, start + 1)
     places = start + 1 - (start + 1) * np.arange(steps) / steps
     return [int(place) - 1 for place in np.round(places)]
+
+
+def _checked_times(schedule: NoiseSchedule, listed: list[Any], start: int | None) -> list[float]:
+    last = len(schedule) - 1
+    fits = listed and all(isinstance(t, (int, float, np.integer, np.floating)) for t in listed)
+    if not (fits and last >= listed[0] and listed[-1] >= 0 and all(np.diff(listed) < 0)):
+        raise ValueError(
+            f"steps = {listed} must be a whole number, or a list of numbers that fall, all in "
+            f"0 … {last}. Use for example times(schedule, 10)."
+        )
+    if start not in (None, listed[0]):
+        raise ValueError(
+            f"start = {start}, but the list of steps begins with {listed[0]}. Leave out start."
+        )
+    return listed
 
 
 def stops(
@@ -157,7 +193,7 @@ def stops(
     schedule: NoiseSchedule,
     shape: Sequence[int],
     *,
-    steps: int | None = None,
+    steps: int | Sequence[float] | None = None,
     start: int | None = None,
     seed: Any = None,
     x_T: Any = None,
@@ -170,40 +206,44 @@ def stops(
     Args:
         step: a kind of step, such as :func:`ddpm_step`, whose arguments and result it has.
         denoise, schedule, shape: as everywhere here; ``(batch, …)``.
-        steps: how many steps to walk, evenly spaced over the schedule; None for all.
-        start: the t at which ``x_T`` stands, if it is not pure noise.
+        steps: how many, evenly spaced (None: all), or the t at which to ask; see :func:`times`.
+        start, x_T: the t to start from, T-1 if None, and what stands there, noise if None.
         seed: of the noise; a ``SeedGenerator`` of Keras goes on where it stands.
-        x_T: noise to start from, drawn if None.
         shared_noise_steps: for how many steps the batch shares its noise; 0 for the start alone.
         every_stop: False leaves out most of them: a trained model is faster so.
         **own: options of the step, ``variance`` for example.
     """
-    visited = [*times(schedule, steps, start), -1]
-    if "variance" in check_options(step, own) and len(visited) < visited[0] + 2:
-        _check_not_learned(denoise, own.get("variance"))
-    _check_begins_with_noise(visited[0], schedule, x_T)
-    noise = WalkNoise(shape, len(visited) - 1, seed, shared_noise_steps)
-    x, take_steps = noise.start(x_T), None if every_stop else steps_in_one_call(denoise)
+    visited = [*_times_from_noise(schedule, steps, start, x_T), -1]
+    if "variance" in check_options(step, own):
+        _check_not_learned(denoise, own.get("variance"), visited)
+    noise, one_step = WalkNoise(shape, len(visited) - 1, seed, shared_noise_steps), bound(step, own)
+    take_steps = None if every_stop else steps_in_one_call(denoise)
+    x = x_start = noise.start(x_T)
     yield Stop(x, None, visited[0])
+    way, kind = [-1, *visited], kind_of(visited)  # no step has led to the first stop
     for place, zs in noise.strides():
-        ahead = visited[place : place + len(zs) + 1]
+        ahead = way[place : place + len(zs) + 2]
         if take_steps:
-            x = take_steps(step, denoise, schedule, x, ahead, zs, own)
+            x, x_start = take_steps(step, denoise, schedule, (x, x_start), ahead, zs, own)
             yield Stop(x, None, ahead[-1])
             continue
-        for (t, s), z in zip(pairwise(ahead), zs, strict=True):
-            each = (ops.full(shape[:1], place, dtype="int32") for place in (t, s))
-            x, x_start = step(denoise, schedule, x, *each, z, **own)
-            x = ops.stop_gradient(x)  # or PyTorch would keep it all in memory
-            yield Stop(x, ops.stop_gradient(x_start), s)
+        for i, z in enumerate(zs):
+            before, t, s = (ops.full(shape[:1], stop, dtype=kind) for stop in ahead[i : i + 3])
+            both = one_step(denoise, schedule, x, t, s, z, before=(before, x_start))
+            x, x_start = map(ops.stop_gradient, both)  # or PyTorch would keep it all in memory
+            yield Stop(x, x_start, ahead[i + 2])
 
 
-def _check_begins_with_noise(start: int, schedule: NoiseSchedule, x_T: Any) -> None:
-    if x_T is None and start < len(schedule) - 1:
+def _times_from_noise(schedule: NoiseSchedule, steps: Any, start: Any, x_T: Any) -> list[float]:
+    """The same as ``times``, once it is sure that the walk has something to begin with."""
+    asked = times(schedule, steps, start)
+    left, _ = schedule.rates(np.array(asked[:1]), 1)
+    if x_T is None and asked[0] < len(schedule) - 1 and left > MOST_LEFT_IN_NOISE:
         raise ValueError(
-            f"start = {start} of {len(schedule) - 1} begins with images that are noisy: pass them "
-            "as x_T, for example q_sample(schedule, images, t, noise) with t = start."
+            f"start = {asked[0]} of {len(schedule) - 1} begins with images that are noisy: pass "
+            "them as x_T, for example q_sample(schedule, images, t, noise) with t = start."
         )
+    return asked
 
 
 def walk(
@@ -249,7 +289,7 @@ def p_sample_loop_trajectory(
     stops: int = 11,
     x_start: bool = False,
     **options: Any,
-) -> tuple[list[int], np.ndarray]:
+) -> tuple[list[float], np.ndarray]:
     """Walk as DDPM does and keep pictures of ``stops`` evenly spaced stops, the last at t = -1.
 
     With ``x_start``, they show what the images were thought to become, from the first step on.
@@ -321,8 +361,9 @@ def _chosen_variance(denoise: DenoiseFn, variance: str | None) -> str:
     return name
 
 
-def _check_not_learned(denoise: DenoiseFn, variance: str | None) -> None:
-    if _chosen_variance(denoise, variance) == "learned":
+def _check_not_learned(denoise: DenoiseFn, variance: str | None, visited: list[float]) -> None:
+    all_steps = list(range(int(visited[0]), -2, -1))
+    if visited != all_steps and _chosen_variance(denoise, variance) == "learned":
         raise ValueError(
             "steps leave out noise levels, but a learned variance is that of a step to the next "
             "one. Walk all steps, or use variance='fixed_small'."

@@ -27,7 +27,8 @@ from diffusion_walkthrough.data import DATA_SET_NAMES, load_images, to_uint8
 from diffusion_walkthrough.files.writing import whole_file, write_whole
 from diffusion_walkthrough.parameters import PRECISION_NAMES, DiffusionParameters, load_parameters
 
-PRESETS = ("digits", "mnist", "cifar10", "celeba_hq_256")
+PRESETS = ("digits", "mnist", "cifar10", "celeba_hq_256", "faces")
+SAMPLERS, SPACINGS = ("ddpm", "ddim", "dpm++2m", "heun"), ("even", "log_snr", "karras")
 CHECKPOINTS, MODEL, HISTORY, PICTURES = "checkpoints", "model", "history.csv", "pictures"
 
 #: More images than these make precision and recall slow, and hardly more exact.
@@ -188,7 +189,12 @@ def _parameters(options: argparse.Namespace) -> DiffusionParameters:
 def _images(options: argparse.Namespace, parameters: DiffusionParameters, split: str) -> np.ndarray:
     """The images of one split, in the size of the network."""
     shape = parameters.unet.image_shape
-    known = {(8, 8, 1): "digits", (28, 28, 1): "mnist", (32, 32, 3): "cifar10"}
+    known = {
+        (8, 8, 1): "digits",
+        (16, 16, 3): "faces",
+        (28, 28, 1): "mnist",
+        (32, 32, 3): "cifar10",
+    }
     name = options.data or known.get(shape)
     if name is None:
         raise ValueError(
@@ -207,9 +213,12 @@ def _drawn(model: Any, n: int, options: argparse.Namespace, bar: Any) -> Iterato
     import keras
 
     seed = keras.random.SeedGenerator(options.seed)
+    words = ("sampler", "steps", "spacing", "sigma_max", "eta")
+    given = {word: value for word in words if (value := getattr(options, word)) is not None}
+    step = given.pop("sampler", "ddpm")
     for start in range(0, n, options.batch_size):
         size = min(options.batch_size, n - start)
-        yield model.sample(size, seed=seed)
+        yield model.sample(size, seed=seed, step=step, **given)
         if bar:
             bar.add(size)
 
@@ -331,6 +340,7 @@ def _sample_words(parser: argparse.ArgumentParser) -> None:
     add("-n", "--n", type=_count, default=64, help="how many images (%(default)s)")
     add("--out", required=True, help="a .png, one picture of all, or an .npz")
     add("--overwrite", action="store_true", help="replace a file that is there")
+    _add_sampler(parser)
 
 
 def _evaluate_words(parser: argparse.ArgumentParser) -> None:
@@ -340,6 +350,7 @@ def _evaluate_words(parser: argparse.ArgumentParser) -> None:
     add("--held-out", help="held-out images, if they are not a split of --data")
     add("-n", "--n", type=_count, default=1000, help="how many at most (%(default)s)")
     add("--bits-per-dim", action="store_true", help="also the variational bound")
+    _add_sampler(parser)
 
 
 def _plan_words(parser: argparse.ArgumentParser) -> None:
@@ -365,3 +376,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=_count, default=64, help="at a time (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _add_sampler(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--sampler", help=f"how to step back: {', '.join(SAMPLERS)} (ddpm)")
+    add("--steps", type=_count, help="how many steps back (default: all of the schedule)")
+    add("--spacing", help=f"where they lie: {', '.join(SPACINGS)} (even)")
+    add("--sigma-max", type=float, help="noise to begin with, such as 80 (default: all there is)")
+    add("--eta", type=float, help="how much of the noise is new in each step of ddim, 0 to 1 (0)")

@@ -1,8 +1,9 @@
 """Images as the models want them: float32 (n, height, width, channels) in [-1, 1].
 
 The default is scikit-learn's 1,797 handwritten digits of 8x8 pixels, which need no download and
-are split into a training part and a held-out part once and for all. MNIST, Fashion-MNIST and
-CIFAR-10 come through Keras; a folder of pictures or an ``.npz`` file works just as well.
+are split into a training part and a held-out part once and for all. The pixel faces of ``faces.py``
+are drawn, as many as are asked for. MNIST, Fashion-MNIST and CIFAR-10 come through Keras; a folder
+of pictures or an ``.npz`` file works just as well.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffusion_walkthrough import checks
+from diffusion_walkthrough import checks, faces
 from diffusion_walkthrough.files import UNREADABLE_NPZ
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
-DATA_SET_NAMES = ("digits", "mnist", "fashion_mnist", "cifar10")
+DATA_SET_NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "faces")
 SPLIT_NAMES = ("train", "test")
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 DIGITS_TRAINING_COUNT = 1500
+FACES_COUNT = 10_000
 COMPANION_INDEX = 1354  # a three that everyone reads as a three
 NO_LABEL = -1
 LARGEST_SIDE = 4096
@@ -41,12 +43,20 @@ _KERAS_FILES = {
 
 
 def load_images(
-    name: str | os.PathLike[str] = "digits", image_size: int | None = None, split: str = "train"
+    name: str | os.PathLike[str] = "digits",
+    image_size: int | None = None,
+    split: str = "train",
+    n: int | None = None,
 ) -> tuple[Images, Labels]:
     """Load a data set by name, or your own pictures by path.
 
-    ``name`` is "digits" (8x8, grey, in scikit-learn), "mnist", "fashion_mnist" (28x28, grey) or
-    "cifar10" (32x32, colour), the path of a folder of pictures, or the path of an ``.npz`` file.
+    ``name`` is "digits" (8x8, grey, in scikit-learn), "mnist", "fashion_mnist" (28x28, grey),
+    "cifar10" (32x32, colour) or "faces" (16x16, colour, drawn by ``faces.draw``), the path of a
+    folder of pictures, or the path of an ``.npz`` file.
+
+    The labels of "faces" are what the heads wear: 0 for nothing, and so on as in
+    ``faces.STANDARD.names["hat"]``. Besides "train" and "test" they have the split "kept_out", of
+    faces such as neither of the two shows (see ``faces.KEPT_OUT``).
 
     A folder's pictures are read in the order of their names. Those in its subfolders are labelled
     0, 1, ... by the sorted names of the subfolders, those directly in it with -1. A folder has a
@@ -54,23 +64,28 @@ def load_images(
     ``x_train``, ``x_test`` (and ``y_train``, ``y_test``), as uint8, or as floats in [-1, 1].
 
     ``image_size`` cuts each image to its central square and resizes it to that side, antialiased.
+    ``n`` takes the first n images; left out, all of them, and of "faces", which never end, 10,000.
 
     Returns images, float32 (n, height, width, channels) in [-1, 1], and labels, int32 (n,), -1
     where there are none. Raises ValueError, TypeError, FileNotFoundError or (without a network)
     ConnectionError, each naming the problem and the remedy.
     """
-    checks.choice("split", split, SPLIT_NAMES)
+    checks.choice("split", split, faces.SPLIT_NAMES if name == "faces" else SPLIT_NAMES)
     if image_size is not None and checks.side("image_size", image_size) > LARGEST_SIDE:
         raise ValueError(f"image_size={image_size}: at most {LARGEST_SIDE} pixels. Use e.g. 32.")
+    n = None if n is None else checks.integer("n", n, 1)
     if name == "digits":
         images, labels = _load_digits(split)
+    elif name == "faces":
+        images, labels = _draw_faces(split, n)
     elif name in DATA_SET_NAMES:
         images, labels = _load_with_keras(str(name), split)
     else:
         path = _existing_path(name)
         if path.is_dir():
-            return _load_folder(path, image_size, split)
+            return _first(n, *_load_folder(path, image_size, split))
         images, labels = _load_npz(path, split)
+    images, labels = _first(n, images, labels)
     return (images if image_size is None else _resized(images, image_size)), labels
 
 
@@ -170,6 +185,13 @@ def _existing_path(name: str | os.PathLike[str]) -> Path:
     )
 
 
+def _first(n: int | None, images: Images, labels: Labels) -> tuple[Images, Labels]:
+    if n is not None and n > len(images):
+        rule = f"there are {len(images)} images in this split"
+        raise ValueError(checks.message("n", n, rule, "Ask for fewer, or leave n out for all"))
+    return images[:n], labels[:n]
+
+
 def _checked_arrays(source: str, images: Any, labels: Any) -> tuple[Images, Labels]:
     """Images of any accepted type and shape as float32 (n, h, w, c), with their labels."""
     if images.ndim == 3:
@@ -219,6 +241,11 @@ def _load_digits(split: str) -> tuple[Images, Labels]:
         part = slice(DIGITS_TRAINING_COUNT, None)
     images = digits.images[order[part], :, :, np.newaxis] / 8.0 - 1.0  # from 0 ... 16
     return images.astype(np.float32), digits.target[order[part]].astype(np.int32)
+
+
+def _draw_faces(split: str, n: int | None) -> tuple[Images, Labels]:
+    images, attributes = faces.draw(FACES_COUNT if n is None else n, split=split)
+    return images, attributes["hat"]
 
 
 def _load_with_keras(name: str, split: str) -> tuple[Images, Labels]:

@@ -1,12 +1,14 @@
 """How good are the generated images? Numbers that a small computer can measure honestly.
 
-Precision asks whether what was drawn looks real, recall whether everything real can be drawn, the
-distance to the nearest training image whether the model merely copies, and the Fréchet distance
-whether the drawn images as a whole are spread like the real ones.
+Precision and density ask whether what was drawn looks real, recall and coverage whether everything
+real can be drawn, the distance to the nearest training image whether the model merely copies, and
+the Fréchet distance whether the drawn images as a whole are spread like the real ones.
 
 All of them compare images by *features*, a row of numbers for each image: the pixels themselves,
-unless another function is given. Pixels are fair for small, centred images such as digits. For
-photographs give what a classifier has made of them on its last layer but one.
+unless another function is given. Pixels are fair for small, centred images such as digits, but by
+them a little blur is more precise than real digits are. What a small classifier has made of images
+is in ``features.py``. Read every mark beside what as many real images reach in the place of drawn
+ones (:func:`real_against_real`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
+from scipy.special import comb
+from scipy.stats import mannwhitneyu
+
+from diffusion_walkthrough import checks
 
 FloatArray = NDArray[np.float64]
 Features = Callable[[Any], Any]
@@ -37,8 +43,8 @@ def precision_recall(
 
     Around each real image lies a ball that reaches to its ``k``-th nearest other real image.
     Precision is the share of generated images that lie in at least one of these balls. Recall is
-    the same with the two sets exchanged. Compare with what held-out real images reach in place of
-    the generated ones, in equal number: 1.0 is not what to expect.
+    the same with the two sets exchanged, so that garbage spread far out, whose balls are huge,
+    has a better one than real images. Held-out real images do not reach 1.0 in either.
 
     Args:
         real: ``(n, ...)``.
@@ -46,18 +52,44 @@ def precision_recall(
         k: to which neighbour a ball reaches, below n and m.
         features: from images ``(n, ...)`` to their features ``(n, numbers)``.
 
-    Returns:
-        Precision and recall, each from 0 to 1.
-
-    Raises:
-        TypeError: if ``k`` is not a whole number.
-        ValueError: if it is out of its range, or the sets do not match.
+    Returns precision and recall, each from 0 to 1. Raises TypeError if ``k`` is not a whole number,
+    and ValueError if it is out of its range, or the sets do not match.
     """
     real_rows, generated_rows = _features_of({"real": real, "generated": generated}, features)
     _check_k(k, len(real_rows), len(generated_rows))
     precision = _share_within(generated_rows, real_rows, ball_radii(real_rows, k))
     recall = _share_within(real_rows, generated_rows, ball_radii(generated_rows, k))
     return precision, recall
+
+
+def density_coverage(
+    real: ArrayLike, generated: ArrayLike, k: int = 5, features: Features = flatten
+) -> tuple[float, float]:
+    """Density and coverage (Naeem et al. 2020, arXiv 2002.09797, Eqs. 4 and 5).
+
+    All balls are drawn around real images: garbage has none of its own. Density is the mean number
+    of balls in which a generated image lies, over ``k``. Coverage is the share of balls in which at
+    least one of them lies; it grows with their number.
+
+    Takes and raises what :func:`precision_recall` does, but ``k`` need only be below n. If both
+    sets are from one distribution, expect a density of 1 and :func:`expected_coverage`.
+    """
+    real_rows, generated_rows = _features_of({"real": real, "generated": generated}, features)
+    _check_k(k, len(real_rows))
+    radii, inside = ball_radii(real_rows, k), np.zeros(len(real_rows))
+    for part in _distances(generated_rows, real_rows):
+        inside += (part <= radii).sum(axis=0)
+    return float(inside.sum() / (k * len(generated_rows))), float(np.mean(inside > 0))
+
+
+def expected_coverage(real: int, generated: int, k: int = 5) -> float:
+    """The coverage to expect if n real and m generated images are from one distribution (Lemma 2).
+
+    A ball is missed if the ``k`` nearest of its n - 1 + m neighbours are all real ones. Exact if no
+    two distances are equal; for large n = m it is 1 - 2⁻ᵏ.
+    """
+    _check_k(k, real)
+    return 1 - comb(real - 1, k, exact=True) / comb(real - 1 + generated, k, exact=True)
 
 
 def ball_radii(rows: FloatArray, k: int) -> FloatArray:
@@ -90,25 +122,55 @@ def nearest(
     return np.concatenate(places), np.concatenate(distances)
 
 
+def memorization_test(
+    drawn: ArrayLike, held_out: ArrayLike, training: ArrayLike, features: Features = flatten
+) -> tuple[float, float]:
+    """Do drawn images lie nearer to training images than held-out ones do? (Mann-Whitney's U.)
+
+    Returns the share of pairs (drawn, held-out) in which the drawn one is nearer, 0.5 if they are
+    alike, and the p-value: how likely so large a share is then. It asks about all of them together:
+    a small p-value does not prove copying, as images that are blurred, or tidier than real ones,
+    lie nearer too; a large one does not rule it out, as a few copies among many new images move it
+    little. So look at the pairs (:func:`most_suspicious`). Takes images ``(n, ...)`` in the same
+    units; raises ValueError as :func:`nearest_distance` does.
+    """
+    of_drawn = nearest_distance(drawn, training, features)
+    of_held_out = nearest_distance(held_out, training, features)
+    farther, p_value = mannwhitneyu(of_drawn, of_held_out, alternative="less")
+    return float(1 - farther / (len(of_drawn) * len(of_held_out))), float(p_value)
+
+
+def most_suspicious(
+    drawn: ArrayLike, training: ArrayLike, count: int = 8, features: Features = flatten
+) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
+    """The pairs that look most like copies: the ``count`` to look at first.
+
+    A copy is much nearer to one training image than to all others; a plain image such as a one is
+    near to many. So what counts is the distance to the nearest training image over that to the
+    second nearest, from 0, a copy, to 1. (Carlini et al. 2023, arXiv 2301.13188, divide by the mean
+    distance to the 50 nearest.)
+
+    Returns places in ``drawn``, places in ``training`` and ratios, each ``(count,)``, the smallest
+    ratio first. Raises ValueError as :func:`nearest_distance` does, or for one training image.
+    """
+    rows, known = _features_of({"drawn": drawn, "training": training}, features)
+    _check_k(1, len(known))
+    two = np.concatenate([np.partition(part, 1)[:, :2] for part in _distances(rows, known)])
+    ratios = two[:, 0] / np.maximum(two[:, 1], np.finfo(np.float64).tiny)  # a copy of twins: 0 / 0
+    places = np.argsort(ratios, kind="stable")[:count]
+    return places, nearest(rows[places], known)[0], ratios[places]
+
+
 def frechet_distance(real: ArrayLike, drawn: ArrayLike, features: Features = flatten) -> float:
     """The distance of two clouds of images, as if each were one Gaussian (squared, as is usual).
 
     |μ_1 - μ_2|² + tr(Σ_1 + Σ_2 - 2 (Σ_1 Σ_2)^½), with the means and the covariances of the
     features (Fréchet 1957, Dowson and Landau 1982). With the features of the Inception network it
-    is the FID of Heusel et al. 2017 (arXiv 1706.08500). Few images make it too large: compare only
-    with what as many held-out real images reach.
+    is the FID of Heusel et al. 2017 (arXiv 1706.08500). Few images make it too large.
 
-    Args:
-        real: ``(n, ...)``, at least 2 images.
-        drawn: ``(m, ...)``, at least 2.
-        features: as for :func:`precision_recall`.
-
-    Returns:
-        0 for two sets with the same mean and covariance, larger the more they differ; in the
-        square of the features' unit.
-
-    Raises:
-        ValueError: if a set has fewer than 2 images, or the sets do not match.
+    Takes images ``(n, ...)`` and ``(m, ...)``, at least 2 of each, and features as
+    :func:`precision_recall` does. Returns 0 for the same mean and covariance, in the square of the
+    features' unit. Raises ValueError for fewer images, or if the sets do not match.
     """
     sets = _features_of({"real": real, "drawn": drawn}, features)
     for name, rows in zip(("real", "drawn"), sets, strict=True):
@@ -124,6 +186,34 @@ def frechet_distance(real: ArrayLike, drawn: ArrayLike, features: Features = fla
     of_means = np.sum((means[0] - means[1]) ** 2)
     of_spreads = np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * shared
     return max(float(of_means + of_spreads), 0.0)  # rounding may end just below 0
+
+
+def real_against_real(
+    mark: Callable[..., Any],
+    real: ArrayLike,
+    count: int,
+    others: int | None = None,
+    repeats: int = 5,
+    seed: int = 0,
+    **options: Any,
+) -> FloatArray:
+    """What a mark says of ``count`` real images in the place of drawn ones: the floor, or ceiling.
+
+    ``mark`` is a function ``(real, drawn, **options)`` such as :func:`density_coverage`. Each of
+    the repeats takes ``count`` of the ``real`` images ``(n, ...)`` at random as the drawn ones, and
+    ``others`` of the rest (None: all) as the real ones. Returns what the mark says each time,
+    ``(repeats,)``, or ``(repeats, 2)`` for a pair. That of :func:`frechet_distance` falls like
+    1/count + 1/others. Raises ValueError for fewer images than that, and as ``mark`` does.
+    """
+    real, random = np.asarray(real), np.random.default_rng(seed)
+    others = len(real) - count if others is None else others
+    if not (count >= 1 and others >= 1 and count + others <= len(real)):
+        raise ValueError(
+            f"count={count} and others={others}: both must be at least 1 and together at most "
+            f"{len(real)}, the number of real images. Ask for fewer, or give more images."
+        )
+    orders = (random.permutation(len(real))[: count + others] for _ in range(repeats))
+    return np.array([mark(real[order[count:]], real[order[:count]], **options) for order in orders])
 
 
 def _root(covariance: FloatArray) -> FloatArray:
@@ -146,13 +236,13 @@ def nearest_label_accuracy(
 def _features_of(sets: dict[str, ArrayLike], features: Features) -> list[FloatArray]:
     """Both sets with one row of features for each image, checked."""
     both = {name: np.asarray(images, dtype=np.float64) for name, images in sets.items()}
-    for name, images in both.items():
-        if images.ndim < 2 or images.size == 0:
+    for name, x in both.items():
+        if x.ndim < 2 or x.size == 0:
             raise ValueError(
-                f"{name} has shape {images.shape}: must be (number of images, ...) with at least "
-                "one image. For a single image, add an axis: image[np.newaxis]."
+                f"{name} has shape {x.shape}: must be (number of images, ...) with at least one "
+                "image. For a single image, add an axis: image[np.newaxis]."
             )
-        if not np.isfinite(images).all():
+        if not np.isfinite(x).all():
             raise ValueError(f"{name} holds NaN or infinity. Find out which image, and why.")
     (name_a, a), (name_b, b) = both.items()
     if a.shape[1:] != b.shape[1:]:
@@ -174,12 +264,10 @@ def _checked_rows(name: str, rows: FloatArray, images: FloatArray) -> FloatArray
 
 
 def _check_k(k: object, *sizes: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-        raise TypeError(f"k={k!r}: must be a whole number. Use 3, as in the paper.")
-    if not 1 <= k < min(sizes):
+    if checks.integer("k", k, minimum=1) >= min(sizes):
         raise ValueError(
-            f"k={k}: must be at least 1 and below the number of images in each set, here "
-            f"{min(sizes)} in the smaller. Use a smaller k or more images."
+            f"k={k}: must be below the number of images that have balls, here {min(sizes)}. Use a "
+            "smaller k or more images."
         )
 
 

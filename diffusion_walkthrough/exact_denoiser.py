@@ -1,17 +1,19 @@
-"""Perfect denoise functions, without any network: of a finite data set, and of one dimension.
+"""Perfect denoise functions without a network: of a finite data set, its patches, one dimension.
 
-Each says the average of all clean images (or numbers) that could lie behind what it is shown: what
-training pulls every network towards.
+Each says the average of all clean images (or patches, or numbers) that could lie behind what it is
+shown: what training pulls every network towards.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from keras import ops
 
+from diffusion_walkthrough import checks
 from diffusion_walkthrough.forward_diffusion import as_float32
 from diffusion_walkthrough.gaussian_mixture import GaussianMixture
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract
@@ -42,6 +44,66 @@ def optimal_denoiser(images: Any, schedule: NoiseSchedule) -> Callable[..., Any]
     return denoise
 
 
+def patch_denoiser(
+    images: Any, schedule: NoiseSchedule, size: int, anywhere: bool = True
+) -> Callable[..., Any]:
+    """Build the perfect denoise function for who sees ``size`` x ``size`` pixels at a time.
+
+    Each pixel of x_0 is guessed from the square of x_t around it, as :func:`optimal_denoiser` does
+    from the whole: by averaging the middles of all images' patches, weighted by how well a patch
+    explains the square (Kamb and Ganguli 2024, arXiv 2412.20292). Pixels need not agree on an
+    image, so that what is drawn is a mosaic of patches, and new.
+
+    ``images`` are ``(n, height, width, channels)`` in [-1, 1]; ``size`` is odd. With ``anywhere``,
+    patches come from all places where the border cuts them off alike, as for convolutions, which
+    tell places apart by nothing else (the paper's equivariant local score, boundaries broken); else
+    from the same place (its local score). Raises TypeError or ValueError for another size or shape.
+
+    The result is a callable ``(x_t, t) -> guess of x_0``, same shape as ``x_t``. It needs memory
+    for batch · n · height · width numbers.
+    """
+    if checks.integer("size", size, minimum=1) % 2 == 0:
+        raise ValueError(f"size={size}: a patch needs a middle, so size is odd. Use {size + 1}.")
+    shape = tuple((images := as_float32(images)).shape)
+    if len(shape) != 4:
+        raise ValueError(f"images have shape {shape}: must be (n, height, width, channels).")
+    pixels = ops.reshape(images, (shape[0], -1, shape[-1]))
+    table = [
+        (places, squares, _cut_out(pixels, squares), _cut_out(pixels, places[:, None]))
+        for places, squares in _places_alike(shape[1:3], size // 2, anywhere)
+    ]
+
+    def denoise(x_t: Any, t: Any) -> Any:
+        x_t, a, b = map(as_float32, (x_t, *schedule.rates(t, 2)))  # a and b (batch, 1)
+        shown, guesses = ops.reshape(x_t, (x_t.shape[0], -1, shape[-1])), {}
+        for places, squares, patches, middles in table:
+            for place, square in zip(places, squares, strict=True):
+                seen = _cut_out(shown, square[None])  # (batch, numbers)
+                # -|seen - a patch|² / 2, but for |seen|², which changes no weight.
+                fit = a * ops.matmul(seen, ops.transpose(patches))
+                fit = fit - a**2 / 2 * ops.sum(ops.square(patches), axis=1)
+                guesses[place] = ops.matmul(ops.softmax(fit / b**2), middles)
+        return ops.reshape(ops.stack([guesses[p] for p in sorted(guesses)], axis=1), x_t.shape)
+
+    return denoise
+
+
+def _cut_out(pixels: Any, squares: np.ndarray) -> Any:
+    """From ``(batch, pixels, channels)`` what some squares see: ``(batch * squares, numbers)``."""
+    cut = ops.take(pixels, squares.ravel(), axis=1)
+    return ops.reshape(cut, (-1, squares.shape[1] * pixels.shape[-1]))
+
+
+def _places_alike(sides: tuple[int, ...], reach: int, anywhere: bool) -> Any:
+    """The places whose patches may stand for each other, and the squares of pixels around them."""
+    grid, groups = np.arange(np.prod(sides)).reshape(sides), defaultdict(list)
+    for at in np.ndindex(*sides):
+        low, high = np.maximum(np.array(at) - reach, 0), np.minimum(np.add(at, reach + 1), sides)
+        square = grid[low[0] : high[0], low[1] : high[1]].ravel()
+        groups[(*(at - low), *(high - at)) if anywhere else at].append((grid[at], square))
+    return [tuple(map(np.array, zip(*group, strict=True))) for group in groups.values()]
+
+
 class MixtureDenoiser:
     """The perfect denoise function of numbers that are spread like a mixture of Gaussians."""
 
@@ -50,9 +112,9 @@ class MixtureDenoiser:
         self.mixture, self.schedule = mixture, schedule
 
     def __call__(self, x_t: Any, t: Any) -> Any:
-        """E[x_0 | x_t] of each number by itself, float32, of the shape of ``x_t``."""
+        """E[x_0 | x_t] of each number by itself, float32, shaped like ``x_t``; t may be real."""
         x_t, t = _in_float64(x_t, t)
-        return as_float32(self.mixture.expected_x_start(x_t, self.schedule.alphas_cumprod[t]))
+        return as_float32(self.mixture.expected_x_start(x_t, self.schedule.alpha_bar(t)))
 
     def with_variance(self, x_t: Any, t: Any) -> tuple[Any, Any]:
         """The same, and the exact log variance of the step back to t - 1.

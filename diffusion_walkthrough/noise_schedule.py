@@ -23,6 +23,9 @@ LARGEST_BETA = 0.999
 #: A step that adds less than this would be lost in the rounding of 1 - ᾱ.
 SMALLEST_BETA = 1e-8
 
+#: The log SNR that stands for minus infinity, in which there is no straight line.
+NOTHING_LEFT = -1e4
+
 #: The published linear schedule was made for this many steps.
 REFERENCE_TIMESTEPS = 1000
 
@@ -190,22 +193,58 @@ class NoiseSchedule:
     def rates(self, t: Any, ndim: int) -> tuple[Any, Any]:
         """Look up a = √ᾱ and b = √(1-ᾱ) of x_t = a x_0 + b ε for each image (Eq. 4).
 
+        A real t may lie between two steps. There log SNR is a straight line from one step to the
+        next, as it is for diffusers; at a whole one the rates are to the last bit the table's.
+
         Args:
-            t: int32 ``(batch,)`` in -1 … T-1, where -1 is the clean image, (a, b) = (1, 0).
+            t: int32 or real, ``(batch,)``, in 0 … T-1 or -1, the clean image: (a, b) = (1, 0).
             ndim: the number of axes of the images.
 
         Returns:
             Signal rate and noise rate, float32 ``(batch, 1, …, 1)`` with ``ndim`` axes: NumPy
-            arrays if ``t`` is one, else tensors.
+            arrays unless ``t`` is a tensor.
+
+        Raises:
+            ValueError: if a step in a list or a NumPy array is none of these.
         """
         signal = np.append(1.0, self.sqrt_alphas_cumprod)
         noise = np.append(0.0, self.sqrt_one_minus_alphas_cumprod)
         _check_steps(t, first=-1, last=len(self) - 1)
+        t = np.asarray(t) if isinstance(t, (int, float, list, tuple)) else t
+        if is_real(t):
+            return self._rates_between(t, signal, noise, ndim)
         if not isinstance(t, np.ndarray):
             return _looked_up(signal, t + 1, ndim), _looked_up(noise, t + 1, ndim)
         shape = (-1,) + (1,) * (ndim - 1)
         a, b = (table[t + 1].astype(np.float32).reshape(shape) for table in (signal, noise))
         return a, b
+
+    def _rates_between(self, t: Any, signal: Any, noise: Any, ndim: int) -> tuple[Any, Any]:
+        """Go from the step before a real t on, by as much as SNR falls from there to t."""
+        from keras import ops  # here, so that the tables themselves need NumPy alone
+
+        real = ops.convert_to_tensor(t, dtype="float32")
+        before = ops.floor(real)
+        step = ops.cast(before, "int32") + 1
+        a, b = _looked_up(signal, step, ndim), _looked_up(noise, step, ndim)
+        changes = np.concatenate([[0.0], np.diff(np.maximum(self.log_snr, NOTHING_LEFT)), [0.0]])
+        change = _looked_up(changes, step, ndim) * _multiplying(real - before, ndim)
+        # With SNR e^c times as large, ᾱ e^c and 1-ᾱ no longer add up to 1; at a whole t c is 0.
+        root = ops.sqrt(1.0 + ops.square(a) * ops.expm1(change))
+        rates = a * ops.exp(change / 2) / root, b / root
+        if not isinstance(t, np.ndarray):
+            return rates
+        return ops.convert_to_numpy(rates[0]), ops.convert_to_numpy(rates[1])
+
+    def alpha_bar(self, t: ArrayLike) -> FloatArray:
+        """ᾱ at whole or real t in 0 … T-1, float64 of the same shape; see :meth:`rates`."""
+        _check_steps(t, first=0, last=len(self) - 1)
+        if not is_real(t):
+            return np.asarray(self.alphas_cumprod[np.asarray(t)])
+        log_snr = np.interp(
+            np.asarray(t), np.arange(len(self)), np.maximum(self.log_snr, NOTHING_LEFT)
+        )
+        return np.exp(log_snr - np.logaddexp(0.0, log_snr))
 
     @property
     def timesteps(self) -> int:
@@ -249,12 +288,18 @@ def _check_something_is_left(alphas_cumprod: FloatArray) -> None:
         )
 
 
+def is_real(t: Any) -> bool:
+    """Whether steps are given as real numbers, which may lie between two of them."""
+    return "float" in str(getattr(t, "dtype", None) or np.asarray(t).dtype)
+
+
 def _check_steps(t: Any, first: int, last: int) -> None:
     """Refuse steps that no table has, if they can be seen: a tensor's may not be known yet."""
-    if not isinstance(t, (int, list, tuple, np.ndarray)):
+    if not isinstance(t, (int, float, list, tuple, np.ndarray)):
         return
     steps = np.asarray(t)
-    wrong = steps[(steps < first) | (steps > last)]
+    inside = (steps >= 0) | (steps == first)  # the clean image, at -1, is no neighbour of step 0
+    wrong = steps[~(inside & (steps >= first) & (steps <= last))]
     if wrong.size:
         raise ValueError(
             f"t = {wrong[0]} must lie in {first} … {last}: steps count from 0, so the first step "
@@ -274,14 +319,27 @@ def extract(table: ArrayLike, t: Any, ndim: int) -> Any:
         float32 tensor of shape ``(batch, 1, …, 1)`` with ``ndim`` axes.
 
     Raises:
+        TypeError: if ``t`` is real: a table has whole steps only.
         ValueError: if a step in a list or a NumPy array lies outside 0 … T-1.
     """
+    if is_real(t):
+        raise TypeError(
+            f"t is real, of type {getattr(t, 'dtype', 'float')}, but a table holds whole steps "
+            "only: give t as int32, or ask schedule.rates(t, ndim), which knows those in between."
+        )
     _check_steps(t, first=0, last=len(np.asarray(table)) - 1)
     return _looked_up(table, t, ndim)
 
 
 def _looked_up(table: ArrayLike, t: Any, ndim: int) -> Any:
-    from keras import ops  # here, so that the tables themselves need NumPy alone
+    from keras import ops
 
     values = ops.take(ops.convert_to_tensor(table, dtype="float32"), t, axis=0)
+    return _multiplying(values, ndim)
+
+
+def _multiplying(values: Any, ndim: int) -> Any:
+    """One number for each image, ``(batch,)``, shaped to multiply images of ``ndim`` axes."""
+    from keras import ops
+
     return ops.reshape(values, (-1,) + (1,) * (ndim - 1))

@@ -287,6 +287,33 @@ class DiffusionParameters(Record):
         )
 
     @classmethod
+    def faces(cls) -> DiffusionParameters:
+        """A model of this project's 16x16 faces that two CPU cores train in about eight minutes."""
+        return cls(
+            schedule=ScheduleParameters(name="cosine", timesteps=250),
+            unet=UNetParameters(
+                image_size=16,
+                channels=3,
+                base_width=24,
+                width_multipliers=(1, 2, 2),
+                residual_blocks=1,
+                attention_sizes=(8, 4),
+                dropout=0.0,
+                groups=8,
+            ),
+            training=TrainingParameters(
+                learning_rate=3e-3,
+                warmup_steps=100,
+                decay_steps=6000,
+                batch_size=64,
+                ema_momentum=None,
+                horizontal_flip=False,
+            ),
+            prediction="v",
+            variance="fixed_small",
+        )
+
+    @classmethod
     def mnist(cls) -> DiffusionParameters:
         """A small model of 28x28 handwritten digits (sides 28, 14, 7)."""
         return cls(

@@ -20,7 +20,7 @@ from diffusion_walkthrough.forward_diffusion import (
     q_posterior_mean_variance,
     same_shape,
 )
-from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract
+from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract, is_real
 from diffusion_walkthrough.parameters import PREDICTION_NAMES, VARIANCE_NAMES
 
 #: The smallest number above 0 that float32 holds with all its digits.
@@ -41,7 +41,7 @@ def predict_x_start_from_noise(schedule: NoiseSchedule, x_t: Any, t: Any, noise:
     Args:
         schedule: the noise schedule.
         x_t: noisy images, ``(batch, …)``.
-        t: int32 ``(batch,)``.
+        t: int32 or real, ``(batch,)``.
         noise: the noise in ``x_t``, or a guess of it, same shape.
 
     Returns:
@@ -49,6 +49,9 @@ def predict_x_start_from_noise(schedule: NoiseSchedule, x_t: Any, t: Any, noise:
     """
     x_t, noise = as_float32(x_t), as_float32(noise)
     ndim = len(x_t.shape)
+    if is_real(t):
+        a, b = _rates(schedule, t, x_t)
+        return (x_t - b * noise) / a
     return (
         extract(schedule.sqrt_recip_alphas_cumprod, t, ndim) * x_t
         - extract(schedule.sqrt_recipm1_alphas_cumprod, t, ndim) * noise
@@ -58,17 +61,16 @@ def predict_x_start_from_noise(schedule: NoiseSchedule, x_t: Any, t: Any, noise:
 def predict_noise_from_x_start(schedule: NoiseSchedule, x_t: Any, t: Any, x_start: Any) -> Any:
     """Solve Eq. 4 for the noise, ε = (x_t - √ᾱ x_0) / √(1-ᾱ): the way back, same shapes."""
     x_t, x_start = as_float32(x_t), as_float32(x_start)
-    ndim = len(x_t.shape)
-    noise_part = x_t - extract(schedule.sqrt_alphas_cumprod, t, ndim) * x_start
-    return noise_part / extract(schedule.sqrt_one_minus_alphas_cumprod, t, ndim)
+    a, b = _rates(schedule, t, x_t)
+    return (x_t - a * x_start) / b
 
 
 def predict_x_start_from_x_prev(schedule: NoiseSchedule, x_t: Any, t: Any, x_prev: Any) -> Any:
     """Solve the posterior mean (Eq. 7) for the clean image: x_0 = (x_{t-1} - coef2 x_t) / coef1.
 
     Shapes as for :func:`predict_x_start_from_noise`; ``x_prev`` is the mean of q(x_{t-1} | x_t,
-    x_0), or a guess of it. At large t the result is worth little: coef1 is small there, and the
-    smallest error of ``x_prev`` is divided by it.
+    x_0), or a guess of it; ``t`` is whole. At large t the result is worth little: coef1 is small
+    there, and the smallest error of ``x_prev`` is divided by it.
     """
     x_t, x_prev = as_float32(x_t), as_float32(x_prev)
     ndim = len(x_t.shape)

@@ -23,6 +23,7 @@ from diffusion_walkthrough.engine.feeding import QuestionSet
 from diffusion_walkthrough.engine.optimizer import AveragingAdam
 from diffusion_walkthrough.engine.precision import dtype_policy
 from diffusion_walkthrough.engine.running import TrainedOnQuestions, mean_of_batch
+from diffusion_walkthrough.faster_sampling import named
 from diffusion_walkthrough.loss import mark
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import DiffusionParameters, TrainingParameters
@@ -182,17 +183,19 @@ class DiffusionModel(TrainedOnQuestions):
         return Questions(images, self.schedule, **told)
 
     def sample(
-        self, n: int, seed: int | None = None, step: Callable[..., Any] = ddpm_step, **options: Any
+        self, n: int, seed: Any = None, step: Callable[..., Any] | str = ddpm_step, **options: Any
     ) -> np.ndarray:
         """Draw ``n`` images out of noise, float32 ``(n, height, width, channels)`` in [-1, 1].
 
         Args:
             n: how many, at least 1.
             seed: makes them repeatable; None draws new ones each time.
-            step: how to step back, see ``backward_sampling.walk``.
-            **options: those of ``walk`` and of the step, ``steps=20`` or ``progress=True``.
+            step: how to step back, a function or a name of ``faster_sampling.SAMPLERS``.
+            **options: those of ``backward_sampling.walk``, of the step, and of the spacing:
+                ``model.sample(64, step="ddim", steps=20, spacing="karras", eta=0.5)``.
         """
         shape = self.shape_of(n)
+        step, options = named(self.schedule, step, **options)
         images = walk(step, self.denoise, self.schedule, shape, seed=seed, **options)
         return ops.convert_to_numpy(images)
 

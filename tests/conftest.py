@@ -23,7 +23,8 @@ if os.environ.get("MUTANT"):
 # named here takes less than 15 s.
 SLOWEST_FIRST = (
     "08b_the_machine.ipynb", "05_training.ipynb", "06_backward_sampling.ipynb",
-    "00_start_here.ipynb", "08_scaling_up.ipynb", "04b_the_bound.ipynb", "test_checkpoints.py",
+    "07_evaluation.ipynb", "09_faster_sampling.ipynb", "00_start_here.ipynb",
+    "08_scaling_up.ipynb", "04b_the_bound.ipynb", "test_checkpoints.py",
     "test_precision.py", "test_resuming.py", "test_backward_sampling.py", "04_loss.ipynb",
     "test_training_choices.py", "test_loss.py", "test_cores.py", "test_running.py",
     "test_devices.py", "test_training.py", "test_scaling_up.py", "test_command_line.py",

@@ -1,6 +1,7 @@
 """Backward sampling against the paper's other form, exact worlds, and its published mistakes."""
 
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -461,6 +462,66 @@ def test_any_number_of_steps_can_be_walked(start, data):
     }  # fmt: skip
 
 
+def test_a_walk_can_stop_where_a_list_says():
+    way = list(p_sample_loop_progressive(quarter, FEW, (2, 3), seed=1, steps=[19, 8, 3]))
+    assert [stop.t for stop in way] == [19, 8, 3, -1]
+    for listed in (times(FEW, 5), tuple(times(FEW, 5)), np.array(times(FEW, 5))):
+        x = numpy(p_sample_loop(quarter, FEW, (2, 3), seed=1, steps=listed))
+        expected = numpy(p_sample_loop(quarter, FEW, (2, 3), seed=1, steps=5))
+        np.testing.assert_array_equal(x, expected)
+    assert times(FEW, [9.5, 2], start=9.5) == [9.5, 2]
+
+
+def test_a_walk_can_stop_between_the_steps():
+    """Each stop follows from the one before, by the posterior of the rates there (Eqs. 6 and 7)."""
+    listed = [19, 12.5, 3.25]
+    way = list(p_sample_loop_progressive(quarter, FEW, (40_000,), seed=1, steps=listed))
+    assert [stop.t for stop in way] == [19, 12.5, 3.25, -1]
+    for before, stop in itertools.pairwise(way[:-1]):
+        now, earlier = (FEW.alpha_bar(x.t) for x in (before, stop))
+        alpha = now / earlier
+        of_x_start = np.sqrt(earlier) * (1 - alpha) / (1 - now)
+        of_x_t = np.sqrt(alpha) * (1 - earlier) / (1 - now)
+        noise = numpy(stop.x) - (0.25 * of_x_start + of_x_t) * numpy(before.x)
+        small = (1 - earlier) / (1 - now) * (1 - alpha)
+        assert noise.std() == pytest.approx(np.sqrt(small), rel=0.02)
+        assert abs(np.corrcoef(noise, numpy(before.x))[0, 1]) < 0.03
+        np.testing.assert_allclose(numpy(stop.x_start), 0.25 * numpy(before.x), atol=1e-6)
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "jsd"])
+def test_at_whole_steps_a_real_step_is_the_same(name, variance):
+    schedule = NoiseSchedule(make_betas(name, 200))
+    t, s = np.array([0, 4, 60, 150, 199, 199]), np.array([-1, 3, 4, 149, 20, 198])
+    guess, x_t, z = np.random.default_rng(0).standard_normal((3, len(t), 5))
+    whole, _ = ddpm_step(says(guess), schedule, x_t, t, s, z, variance)
+    real, _ = ddpm_step(says(guess), schedule, x_t, t + 0.0, s + 0.0, z, variance)
+    np.testing.assert_allclose(numpy(real), numpy(whole), rtol=0, atol=5e-6)
+
+
+def test_a_walk_may_begin_with_noise_where_hardly_anything_is_left_of_the_image():
+    assert PAPER.alpha_bar(800) < 0.01
+    p_sample_loop(quarter, PAPER, (2, 3), steps=[800.5, 20])
+    p_sample_loop(quarter, PAPER, (2, 3), start=800, steps=2)
+    with pytest.raises(ValueError, match=r"start = 500.5 of 999 .* pass them as x_T"):
+        p_sample_loop(quarter, PAPER, (2, 3), steps=[500.5, 20])
+    p_sample_loop(quarter, PAPER, (2, 3), steps=[500.5, 20], x_T=np.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "listed", [[], [20], [19.5], [5, -1], [5, -0.5], [3, 3], [2, 7], ["19"], [float("nan")], "19"]
+)
+def test_a_list_that_cannot_be_walked_is_refused(listed):
+    with pytest.raises(ValueError, match=r"must be a whole number, or a list .* in 0 … 19"):
+        p_sample_loop(never, FEW, (2, 2), steps=listed)
+
+
+def test_a_list_and_another_start_are_refused():
+    with pytest.raises(ValueError, match=r"start = 7, but the list of steps begins with 9"):
+        p_sample_loop(never, FEW, (2, 2), steps=[9, 3], start=7)
+
+
 def test_a_step_of_one_s_own_can_be_walked_with():
     asked = []
 
@@ -718,6 +779,8 @@ def test_a_learned_variance_is_for_steps_to_the_next_level_alone():
         p_sample_loop(denoise, FEW, (2, 3, 3, 1), steps=10)
     assert p_sample_loop(denoise, FEW, (2, 3, 3, 1)).shape == (2, 3, 3, 1)
     p_sample_loop(denoise, FEW, (2, 3, 3, 1), steps=10, variance="fixed_small")
+    with pytest.raises(ValueError, match="steps leave out noise levels"):
+        p_sample_loop(denoise, FEW, (2, 3, 3, 1), steps=[t + 0.5 for t in range(18, -1, -1)])
 
     def other_step(denoise, schedule, x_t, t, s, z):
         return x_t, denoise(x_t, t)

@@ -13,8 +13,13 @@ import numpy as np
 import pytest
 from tiny import SMALLEST_UNET
 
-from diffusion_walkthrough import checkpoints
-from diffusion_walkthrough.checkpoints import load_model, save_model
+from diffusion_walkthrough import checkpoints, faces
+from diffusion_walkthrough.checkpoints import (
+    PRETRAINED,
+    load_model,
+    pretrained_names,
+    save_model,
+)
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.files import writing
 from diffusion_walkthrough.parameters import (
@@ -129,6 +134,19 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path, first):
 def test_unknown_names_are_answered_with_the_known_ones():
     with pytest.raises(FileNotFoundError, match="digits"):
         load_model("digts")
+
+
+@pytest.mark.parametrize("name", ["digits", "faces"])
+def test_a_model_that_ships_is_found_by_name_and_small_and_what_the_preset_trains(name):
+    assert name in pretrained_names()
+    assert load_model(name).diffusion_parameters == getattr(DiffusionParameters, name)()
+    assert sum(file.stat().st_size for file in (PRETRAINED / name).iterdir()) < 5e6
+
+
+def test_the_faces_that_ship_are_faces():
+    """Not all of them: tools/train_model.py says how many with all 250 steps."""
+    drawn = load_model("faces").sample(48, seed=3, steps=30)
+    assert faces.read(drawn).legal.mean() > 0.3
 
 
 def test_missing_and_doubled_files_are_named(tmp_path, first):

@@ -17,7 +17,7 @@ from PIL import Image
 from pocket import pocket_network
 from tiny import TINY
 
-from diffusion_walkthrough import command_line, training, unet
+from diffusion_walkthrough import command_line, faster_sampling, training, unet
 from diffusion_walkthrough.checkpoints import load_model
 from diffusion_walkthrough.command_line import main
 from diffusion_walkthrough.data import load_images, to_uint8
@@ -29,6 +29,7 @@ from diffusion_walkthrough.training import DiffusionModel
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = load_images("digits")[0][:64]
+SAMPLE = ["sample", "--model", "digits", "--out", "x.png"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -243,6 +244,44 @@ def test_images_come_in_batches_that_do_not_repeat(run, tmp_path, monkeypatch):
     assert [path.name for path in out.parent.iterdir()] == ["drawn.npz"]
 
 
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_the_way_back_is_chosen_by_name(run, workshop, tmp_path, monkeypatch, command):
+    asked = []
+
+    def watch(self, n, seed, **options):
+        asked.append(options)
+        return np.zeros((n, 8, 8, 1), "float32")
+
+    monkeypatch.setattr(DiffusionModel, "sample", watch)
+    words = [command, "--model", str(run / "model"), "--quiet", "-n", "4"]
+    words += ["--out", str(tmp_path / "a.npz")] if command == "sample" else []
+    words += ["--data", str(workshop / "some.npz")] if command == "evaluate" else []
+    few = ["--sampler", "dpm++2m", "--steps", "10", "--spacing", "log_snr", "--sigma-max", "80"]
+    ways = [], ["--sampler", "ddim", "--steps", "5", "--eta", "0.5"], few
+    for way in ways:
+        main([*words, *way, *(["--overwrite"] if command == "sample" else [])])
+    assert asked == [
+        {"step": "ddpm"},
+        {"step": "ddim", "steps": 5, "eta": 0.5},
+        {"step": "dpm++2m", "steps": 10, "spacing": "log_snr", "sigma_max": 80.0},
+    ]
+
+
+def test_the_names_in_the_help_are_those_there_are():
+    assert tuple(faster_sampling.SAMPLERS) == command_line.SAMPLERS
+    assert faster_sampling.SPACING_NAMES == command_line.SPACINGS
+
+
+def test_few_steps_by_line_are_those_of_a_notebook(run, tmp_path):
+    out = tmp_path / "a.npz"
+    words = ["sample", "--model", str(run / "model"), "-n", "3", "--out", str(out), "--quiet"]
+    assert main([*words, "--sampler", "heun", "--steps", "3", "--spacing", "karras"]) == 0
+    seed = keras.random.SeedGenerator(0)
+    model = load_model(run / "model")
+    expected = model.sample(3, seed=seed, step="heun", steps=3, spacing="karras")
+    np.testing.assert_array_equal(to_uint8(load_images(out)[0]), to_uint8(expected))
+
+
 def test_a_picture_of_all_and_nothing_overwritten(run, tmp_path, capsys):
     words = ["sample", "--model", str(run / "model"), "-n", "3", "--out", str(tmp_path / "a.png")]
     assert main(words) == 0
@@ -314,6 +353,12 @@ def test_a_plan_is_that_of_the_planner(workshop, capsys):
         (["train", "--parameters", "digits", "--folder", "x", "--data", "digit"], "Did you mean"),
         (["sample", "--model", "digit", "--out", "x.png"], "Did you mean 'digits'"),
         (["sample", "--model", "digits", "--out", "x.jpg"], "must end in .png"),
+        ([*SAMPLE, "--sampler", "dimm"], "Did you mean 'ddim'"),
+        ([*SAMPLE, "--spacing", "kerras"], "Did you mean 'karras'"),
+        ([*SAMPLE, "--sampler", "heun", "--eta", "1"], "heun_step has no option 'eta'"),
+        ([*SAMPLE, "--sampler", "ddim", "--eta", "2"], "eta=2.0: eta must be a finite number from"),
+        ([*SAMPLE, "--sigma-max", "5000"], "sigma_max=5000.0: sigma_max must be"),
+        ([*SAMPLE, "--steps", "101"], "steps = 101 must be a whole number in 1 … 100"),
         (["evaluate", "--model", "digits", "--data", "nowhere.npz"], "There is no file or folder"),
     ],
 )
@@ -324,7 +369,7 @@ def test_an_error_is_one_line(words, message, capsys, monkeypatch, tmp_path):
     assert printed.startswith("error: ")
     assert message in printed
     assert printed.count("\n") == 1
-    with pytest.raises((ValueError, OSError, RuntimeError)):
+    with pytest.raises((ValueError, TypeError, OSError, RuntimeError)):
         main([*words, "--traceback"])
 
 
@@ -336,7 +381,8 @@ def test_an_error_is_one_line(words, message, capsys, monkeypatch, tmp_path):
         (["train", "--steps-per-epoch", "2.5"], "--steps-per-epoch: 2.5 must be"),
         (["train", "--pictures-every", "0"], "--pictures-every: 0 must be"),
         (["evaluate", "-n", "-39"], "-n/--n: -39 must be"),
-        (["sample", "--model", "digits", "--out", "x.png", "-n", "0"], "-n/--n: 0 must be"),
+        ([*SAMPLE, "-n", "0"], "-n/--n: 0 must be"),
+        ([*SAMPLE, "--steps", "0"], "--steps: 0 must be a whole number of at least 1"),
         (["plan", "--images", "many"], "--images: many must be"),
     ],
 )

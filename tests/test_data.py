@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from diffusion_walkthrough import faces
 from diffusion_walkthrough.data import (
     COMPANION_INDEX,
     check_image_range,
@@ -113,6 +114,11 @@ def test_shrinking_averages_instead_of_skipping_pixels(tmp_path):
         ({"image_size": 10**6}, ValueError, "at most 4096"),
         ({"image_size": 8.0}, TypeError, "Write image_size=8"),
         ({"image_size": True}, TypeError, "a whole number"),
+        ({"n": 0}, ValueError, "at least 1"),
+        ({"n": 1501}, ValueError, "n=1501: there are 1500 images"),
+        ({"n": "20"}, TypeError, "without quotes"),
+        ({"split": "kept_out"}, ValueError, "'train', 'test'. Choose"),
+        ({"name": "faces", "split": "valid"}, ValueError, "'train', 'test', 'kept_out'"),
     ],
 )
 def test_wrong_arguments_are_refused_with_the_remedy(options, error, piece, tmp_path, monkeypatch):
@@ -120,6 +126,36 @@ def test_wrong_arguments_are_refused_with_the_remedy(options, error, piece, tmp_
     with pytest.raises(error) as caught:
         load_images(**options)
     assert piece in str(caught.value).replace(os.sep, "/")
+
+
+# --- faces and the first n -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["train", "test", "kept_out"])
+def test_faces_are_drawn_and_labelled_by_their_hats(split):
+    images, labels = load_images("faces", n=50, split=split)
+    drawn, attributes = faces.draw(50, split=split)
+    np.testing.assert_array_equal(images, drawn)
+    np.testing.assert_array_equal(labels, attributes["hat"])
+    assert labels.dtype == np.int32
+    check_image_range(images)
+
+
+def test_there_are_ten_thousand_faces_unless_told_otherwise():
+    images, labels = load_images("faces", image_size=8)
+    assert images.shape == (10_000, 8, 8, 3)
+    assert labels.shape == (10_000,)
+
+
+def test_n_takes_the_first_images(tmp_path):
+    images, labels = load_images("digits", split="test")
+    first, first_labels = load_images("digits", split="test", n=7)
+    np.testing.assert_array_equal(first, images[:7])
+    np.testing.assert_array_equal(first_labels, labels[:7])
+    assert len(load_images(n=1500)[0]) == 1500
+    for value in (10, 20, 30):
+        save_picture(tmp_path / f"{value}.png", grey(value))
+    assert to_uint8(load_images(tmp_path, n=2)[0])[:, 0, 0, 0].tolist() == [10, 20]
 
 
 # --- through Keras -------------------------------------------------------------------------------

@@ -1,19 +1,27 @@
+from math import prod
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.linalg import sqrtm
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.evaluation import (
     ball_radii,
+    density_coverage,
+    expected_coverage,
     flatten,
     frechet_distance,
+    memorization_test,
+    most_suspicious,
     nearest,
     nearest_distance,
     nearest_label_accuracy,
     precision_recall,
+    real_against_real,
 )
 
 
@@ -145,7 +153,105 @@ def test_balls_reach_to_the_kth_other():
     assert ball_radii(rows, 3).tolist() == [9, 8, 6, 9]
 
 
+# --- Density and coverage -------------------------------------------------------------------------
+
+
+def balls_of_real_images(real, generated, k):
+    """The definition of the paper in plain loops."""
+    counts = []
+    for i, centre in enumerate(real):
+        others = sorted(distance(centre, other) for j, other in enumerate(real) if j != i)
+        counts.append(sum(distance(point, centre) <= others[k - 1] for point in generated))
+    return sum(counts) / (k * len(generated)), sum(n > 0 for n in counts) / len(real)
+
+
+@settings(max_examples=60)
+@given(data=st.data(), n=st.integers(5, 12), m=st.integers(1, 12), k=st.integers(1, 4))
+def test_density_and_coverage_agree_with_plain_loops(data, n, m, k):
+    real, generated = data.draw(whole_numbers(n)), data.draw(whole_numbers(m))
+    expected = balls_of_real_images(real, generated, k)
+    assert density_coverage(real, generated, k=k) == pytest.approx(expected, abs=1e-12)
+
+
+def test_density_and_coverage_by_hand():
+    # Real, with k = 1: 0 -> [-1, 1], 1 -> [0, 2], 3 -> [1, 5], 9 -> [3, 15].
+    real = np.array([[0.0], [1.0], [3.0], [9.0]])
+    generated = np.array([[0.5], [0.5], [4.0], [99.0]])
+    # 0.5 lies in two balls, twice; 4 in two; 99 in none: 6 in all. No ball is missed.
+    assert density_coverage(real, generated, k=1) == (6 / 4, 1.0)
+    assert density_coverage(real, generated[:2], k=1) == (2.0, 0.5)
+
+
+def test_density_and_coverage_against_scikit_learn():
+    rng = np.random.default_rng(12)
+    real, generated = rng.normal(size=(1300, 4)), 0.8 * rng.normal(size=(1100, 4))
+    radii = NearestNeighbors(n_neighbors=5).fit(real).kneighbors()[0][:, -1]  # without itself
+    index = NearestNeighbors().fit(generated)
+    counts = [
+        len(index.radius_neighbors(row[None], radius, return_distance=False)[0])
+        for row, radius in zip(real, radii, strict=True)
+    ]
+    expected = np.sum(counts) / (5 * 1100), np.mean(np.array(counts) > 0)
+    assert density_coverage(real, generated) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(60, 60, 5), (80, 30, 3), (30, 90, 1)])
+def test_of_one_distribution_density_and_coverage_are_as_expected(n, m, k):
+    """1, and the formula of the paper: also in 2 dimensions, and though the balls overlap."""
+    rng = np.random.default_rng(n)
+    found = np.array(
+        [density_coverage(rng.normal(size=(n, 2)), rng.normal(size=(m, 2)), k) for _ in range(400)]
+    )
+    coverage = 1 - prod((n - i) / (n + m - i) for i in range(1, k + 1))
+    assert expected_coverage(n, m, k) == pytest.approx(coverage)
+    error = found.std(axis=0) / np.sqrt(len(found))
+    assert np.all(np.abs(found.mean(axis=0) - (1, coverage)) < 3.5 * error)
+    assert np.all(error < 0.01)
+
+
+def test_with_many_images_the_expected_coverage_is_that_of_tossed_coins():
+    assert expected_coverage(10**6, 10**6, k=5) == pytest.approx(1 - 2**-5, abs=1e-5)
+    assert expected_coverage(1500, 10**9) == pytest.approx(1)
+
+
+def test_held_out_digits_are_dense_and_cover_as_expected():
+    images, _ = load_images("digits")
+    held_out, _ = load_images("digits", split="test")
+    density, coverage = density_coverage(images, held_out)
+    assert density == pytest.approx(1, abs=0.05)
+    assert coverage == pytest.approx(expected_coverage(1500, 297), abs=0.02)
+
+
+def test_recall_praises_garbage_and_coverage_does_not():
+    """Black and white noise: a recall of 1.10 times what held-out digits reach."""
+    images, _ = load_images("digits")
+    held_out, _ = load_images("digits", split="test")
+    noise = np.random.default_rng(0).choice([-1.0, 1.0], size=held_out.shape)
+    precision, recall = precision_recall(images, noise)
+    assert precision == 0
+    assert recall / precision_recall(images, held_out)[1] == pytest.approx(1.10, abs=0.01)
+    assert density_coverage(images, noise) == (0, 0)
+
+
+def test_one_image_drawn_again_and_again_is_dense_but_covers_little():
+    images, _ = load_images("digits")
+    density, coverage = density_coverage(images, np.repeat(images[7:8], 300, axis=0))
+    assert density >= 0.2
+    assert coverage < 0.02
+
+
+def test_only_the_real_images_must_be_more_than_k():
+    real = np.random.default_rng(0).normal(size=(6, 2))
+    density_coverage(real, real[:1], k=5)
+    for wrong in (lambda: density_coverage(real, real, k=6), lambda: expected_coverage(6, 9, 6)):
+        with pytest.raises(ValueError, match=r"k=6.*here 6\. Use a smaller k"):
+            wrong()
+
+
 # --- Features -------------------------------------------------------------------------------------
+
+
+MEASURES = [precision_recall, density_coverage, nearest_distance, frechet_distance, most_suspicious]
 
 
 def brightness(images):
@@ -157,7 +263,7 @@ def test_pixels_are_the_features_unless_others_are_given():
     images = np.random.default_rng(7).normal(size=(20, 4, 4, 1))
     others = np.random.default_rng(8).normal(size=(30, 4, 4, 1))
     assert flatten(images).shape == (20, 16)
-    for measure in (precision_recall, nearest_distance, frechet_distance):
+    for measure in (precision_recall, density_coverage, nearest_distance, frechet_distance):
         by_pixels = measure(images, others)
         np.testing.assert_array_equal(by_pixels, measure(images, others, features=flatten))
         by_brightness = measure(images, others, features=brightness)
@@ -165,7 +271,7 @@ def test_pixels_are_the_features_unless_others_are_given():
         assert np.any(np.not_equal(by_brightness, by_pixels))
 
 
-@pytest.mark.parametrize("measure", [precision_recall, nearest_distance, frechet_distance])
+@pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize(
     ("features", "shape"),
     [
@@ -241,6 +347,131 @@ def test_a_covariance_needs_two_images():
         frechet_distance(many, one)
 
 
+# --- Real images in the place of drawn ones -------------------------------------------------------
+
+
+def test_the_floor_of_numbers_that_are_spread_like_a_bell_is_known():
+    """The mean is off by σ² (1/n + 1/m) on average, the spread by about half as much."""
+    numbers = np.random.default_rng(0).normal(size=(20_000, 1)) * 3
+    floor = real_against_real(frechet_distance, numbers, 100, 400, repeats=900)
+    expected = 1.5 * 9 * (1 / 100 + 1 / 400)
+    assert floor.shape == (900,)
+    assert floor.mean() == pytest.approx(expected, abs=4 * floor.std() / np.sqrt(900))
+
+
+def test_the_floor_of_the_frechet_distance_falls_like_one_over_n():
+    images = np.concatenate([load_images("digits", split=split)[0] for split in ("train", "test")])
+    counts = [100, 200, 400, 800]
+    floors = [real_against_real(frechet_distance, images, n, n, repeats=4).mean() for n in counts]
+    slope = np.polyfit(np.log(counts), np.log(floors), 1)[0]
+    assert slope == pytest.approx(-1, abs=0.2)
+
+
+def test_each_repeat_parts_the_real_images_anew_and_no_image_meets_itself():
+    seen = []
+
+    def mark(real, drawn, scale):
+        seen.append((real, drawn))
+        return len(real) * scale, len(drawn) * scale
+
+    rows = np.arange(20.0)[:, None]
+    assert real_against_real(mark, rows, 6, repeats=3, scale=2).tolist() == [[28, 12]] * 3
+    assert all(sorted(np.concatenate(both).ravel()) == list(range(20)) for both in seen)
+    assert len({tuple(drawn.ravel()) for _, drawn in seen}) == 3
+    again = real_against_real(mark, rows, 6, 4, repeats=1, seed=1, scale=1)
+    assert again.tolist() == [[4, 6]]
+    assert not np.array_equal(seen[-1][1], seen[0][1])
+    real_against_real(mark, rows, 6, 4, repeats=1, seed=1, scale=1)
+    assert all(map(np.array_equal, seen[-1], seen[-2]))
+
+
+@pytest.mark.parametrize(("count", "others"), [(0, None), (5, None), (3, 3), (2, 0)])
+def test_more_real_images_than_there_are_are_refused(count, others):
+    with pytest.raises(ValueError, match=f"count={count} and others=.*at most 5.*Ask for fewer"):
+        real_against_real(frechet_distance, np.zeros((5, 2)), count, others)
+
+
+# --- Copies ---------------------------------------------------------------------------------------
+
+
+def test_copies_are_found_and_half_of_them_too():
+    training, _ = load_images("digits")
+    held_out, _ = load_images("digits", split="test")
+    fresh, known = held_out[:148], held_out[148:]
+    share, p_value = memorization_test(training[:148], known, training)
+    assert (share, p_value < 1e-40) == (1.0, True)
+    half = np.concatenate([fresh[:74], training[:74]])
+    share, p_value = memorization_test(half, known, training)
+    assert share == pytest.approx(0.75, abs=0.05)
+    assert p_value < 1e-8
+    share, p_value = memorization_test(fresh, known, training)
+    assert share == pytest.approx(0.5, abs=0.06)
+    assert p_value > 0.05
+
+
+def test_images_that_are_farther_than_held_out_ones_are_no_copies():
+    training, _ = load_images("digits")
+    held_out, _ = load_images("digits", split="test")
+    noise = np.random.default_rng(0).choice([-1.0, 1.0], size=held_out.shape)
+    share, p_value = memorization_test(noise, held_out, training)
+    assert (share, p_value > 0.999) == (0.0, True)
+
+
+def test_the_share_is_the_area_under_the_curve():
+    rng = np.random.default_rng(3)
+    training = rng.integers(0, 9, (40, 2))
+    drawn, held_out = rng.integers(0, 9, (30, 2)), rng.integers(0, 12, (50, 2))
+    distances = [nearest_distance(images, training) for images in (drawn, held_out)]
+    is_drawn = np.repeat([1, 0], [30, 50])
+    expected = roc_auc_score(is_drawn, -np.concatenate(distances))  # ties count one half
+    assert memorization_test(drawn, held_out, training)[0] == pytest.approx(expected)
+
+
+def test_the_p_value_of_fresh_images_is_spread_evenly():
+    """As it should be of any test: 5 % of fresh sets are suspected at 0.05."""
+    rng = np.random.default_rng(4)
+    training = rng.normal(size=(200, 2))
+    p_values = [
+        memorization_test(rng.normal(size=(60, 2)), rng.normal(size=(80, 2)), training)[1]
+        for _ in range(600)
+    ]
+    for share in (0.05, 0.25, 0.5, 0.75):
+        error = np.sqrt(share * (1 - share) / 600)
+        assert np.mean(np.array(p_values) < share) == pytest.approx(share, abs=3.5 * error)
+
+
+def test_faded_images_are_suspected_though_they_copy_nothing():
+    """Why a small p-value proves little: faded by a fifth, held-out digits lie nearer."""
+    training, _ = load_images("digits")
+    held_out, _ = load_images("digits", split="test")
+    faded = 0.8 * held_out + 0.2 * training.mean(axis=0)
+    assert memorization_test(faded, held_out, training)[0] > 0.51
+
+
+def test_a_few_copies_are_found_by_the_pairs_and_not_by_the_test():
+    training, _ = load_images("digits")
+    held_out, _ = load_images("digits", split="test")
+    copies = [31, 42, 53, 64, 75]
+    spoiled = training[copies] + 0.05 * np.random.default_rng(0).normal(size=(5, 8, 8, 1))
+    drawn = np.concatenate([held_out[:148], spoiled])
+    assert memorization_test(drawn, held_out[148:], training)[1] > 0.05
+    places, of_training, ratios = most_suspicious(drawn, training, count=5)
+    assert dict(zip(places - 148, of_training, strict=True)) == dict(enumerate(copies))
+    assert ratios.tolist() == sorted(ratios)
+    assert ratios[-1] < 0.4 < most_suspicious(held_out, training)[2][0]
+
+
+def test_suspicion_is_the_nearest_distance_over_the_second():
+    training = np.array([[0.0], [1.0], [4.0], [4.0]])
+    drawn = np.array([[0.4], [0.1], [1.0], [4.0], [4.5]])
+    places, of_training, ratios = most_suspicious(drawn, training, count=9)
+    assert places.tolist() == [2, 3, 1, 0, 4]  # both copies first, also that of twins
+    assert of_training[[0, 2, 3]].tolist() == [1, 0, 0]
+    np.testing.assert_allclose(ratios, [0, 0, 1 / 9, 2 / 3, 1])
+    with pytest.raises(ValueError, match="k=1"):
+        most_suspicious(drawn, training[:1])
+
+
 # --- Labels ---------------------------------------------------------------------------------------
 
 
@@ -278,12 +509,12 @@ def test_digits_are_recognized_without_noise_and_lost_in_it():
 def test_a_wrong_k_is_refused(k, error):
     small, large = np.zeros((4, 2)), np.zeros((9, 2))
     for sets in ((small, large), (large, small)):
-        with pytest.raises(error, match=f"k={k}.*Use"):
+        with pytest.raises(error, match=f"k={k}: .*(Use|Write|Give)"):
             precision_recall(*sets, k=k)
     precision_recall(small, large, k=3)
 
 
-@pytest.mark.parametrize("function", [precision_recall, nearest_distance, frechet_distance])
+@pytest.mark.parametrize("function", MEASURES)
 @pytest.mark.parametrize(
     ("first", "second", "piece"),
     [

@@ -1,12 +1,12 @@
-"""Perfect denoise functions: of a finite data set against Bayes's rule image by image; in 1D."""
+"""Perfect denoise functions: of a data set and its patches against Bayes's rule; in 1D."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from diffusion_walkthrough.backward_sampling import p_mean_variance
-from diffusion_walkthrough.exact_denoiser import MixtureDenoiser, optimal_denoiser
+from diffusion_walkthrough.backward_sampling import p_mean_variance, p_sample_loop
+from diffusion_walkthrough.exact_denoiser import MixtureDenoiser, optimal_denoiser, patch_denoiser
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD as WORLD, GaussianMixture
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 
@@ -75,6 +75,104 @@ def test_no_answer_lies_outside_what_the_images_span():
     )
     assert (found >= images.min(0) - 1e-6).all()
     assert (found <= images.max(0) + 1e-6).all()
+
+
+# Patches -----------------------------------------------------------------------------------------
+
+
+def patch_at(image, row, column, reach):
+    """The patch around a pixel and, as NaN, what the border cuts off."""
+    padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), constant_values=np.nan)
+    return padded[row : row + 2 * reach + 1, column : column + 2 * reach + 1]
+
+
+def pixel_by_brute_force(images, x_t, place, reach, alpha_bar, anywhere):
+    """One pixel of the guess, patch by patch: those that the border cuts off otherwise are none."""
+    seen, (height, width) = patch_at(x_t, *place, reach), images.shape[1:3]
+    weights, middles = [], []
+    for image in images:
+        for there in np.ndindex(height, width) if anywhere else [place]:
+            patch = patch_at(image, *there, reach)
+            if np.array_equal(np.isnan(patch), np.isnan(seen)):
+                distance = np.nansum((seen - np.sqrt(alpha_bar) * patch) ** 2)
+                weights.append(-distance / (2 * (1 - alpha_bar)))
+                middles.append(image[there])
+    weights = np.exp(np.array(weights) - max(weights))
+    return weights @ np.array(middles) / weights.sum()
+
+
+@pytest.mark.parametrize("anywhere", [True, False])
+@pytest.mark.parametrize(("size", "t"), [(1, 40), (3, 5), (3, 100), (5, 40), (5, 199)])
+def test_the_patch_denoiser_agrees_with_brute_force(size, t, anywhere):
+    rng = np.random.default_rng(t)
+    images = rng.uniform(-1, 1, (6, 5, 4, 2))
+    alpha_bar = SHORT.alphas_cumprod[t]
+    noise = rng.standard_normal((2, 5, 4, 2))
+    x_t = np.sqrt(alpha_bar) * images[:2] + np.sqrt(1 - alpha_bar) * noise
+    found = patch_denoiser(images, SHORT, size, anywhere)(x_t, np.full(2, t))
+    assert tuple(found.shape) == x_t.shape
+    for i, *place in np.ndindex(2, 5, 4):
+        expected = pixel_by_brute_force(
+            images, x_t[i], tuple(place), size // 2, alpha_bar, anywhere
+        )
+        np.testing.assert_allclose(numpy(found)[(i, *place)], expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("anywhere", [True, False])
+def test_a_patch_that_holds_the_whole_image_from_everywhere_is_the_optimal_denoiser(anywhere):
+    """In one batch, each image at a step of its own."""
+    rng = np.random.default_rng(0)
+    images, x_t = rng.uniform(-1, 1, (20, 4, 4, 1)), rng.standard_normal((4, 4, 4, 1))
+    t = np.array([3, 50, 120, 199])
+    exact = numpy(optimal_denoiser(images, SHORT)(x_t, t))
+    found = numpy(patch_denoiser(images, SHORT, 7, anywhere)(x_t, t))
+    np.testing.assert_allclose(found, exact, atol=1e-4)
+    smaller = numpy(patch_denoiser(images, SHORT, 5, anywhere)(x_t, t))
+    assert np.abs(smaller - exact).max() > 0.1
+
+
+def test_patches_from_anywhere_know_no_place_but_the_border():
+    """Rolled by one pixel, what is seen in the middle gets the same answer, one pixel farther."""
+    rng = np.random.default_rng(1)
+    images, x_t = rng.uniform(-1, 1, (9, 5, 5, 1)), rng.standard_normal((1, 5, 5, 1))
+    everywhere, local = (patch_denoiser(images, SHORT, 3, anywhere) for anywhere in (True, False))
+    for denoise, is_the_same in ((everywhere, True), (local, False)):
+        here = numpy(denoise(x_t, [60]))[:, 1:-1, 1:-2]
+        there = numpy(denoise(np.roll(x_t, 1, axis=2), [60]))[:, 1:-1, 2:-1]
+        assert np.allclose(here, there, atol=1e-5) is is_the_same
+
+
+def test_walking_with_patches_draws_what_no_image_shows_and_every_patch_does():
+    """Two images, one with stripes across and one with stripes down."""
+    schedule, shape = NoiseSchedule(make_betas("cosine", 12)), (40, 4, 4, 1)
+    across = np.tile(np.where(np.arange(4) % 2, 1.0, -1.0)[:, None, None], (1, 4, 1))
+    images = np.stack([across, np.swapaxes(across, 0, 1)])
+    copied, drawn = (
+        numpy(p_sample_loop(denoise, schedule, shape, seed=0))
+        for denoise in (optimal_denoiser(images, schedule), patch_denoiser(images, schedule, 3))
+    )
+    farthest = [
+        np.abs(x[:, None] - images).max(axis=(2, 3, 4)).min(axis=1) for x in (copied, drawn)
+    ]
+    assert np.all(farthest[0] < 1e-3)
+    assert np.mean(farthest[1] > 0.5) > 0.2
+    assert np.abs(np.abs(drawn) - 1).mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "error", "message"),
+    [
+        ((2, 4, 4, 1), 4, ValueError, "size=4: .*Use 5"),
+        ((2, 4, 4, 1), -1, ValueError, "size=-1"),
+        ((2, 4, 4, 1), 3.0, TypeError, "Write size=3"),
+        ((2, 4, 4), 3, ValueError, r"shape \(2, 4, 4\): must be \(n, height, width, channels\)"),
+    ],
+)
+def test_patches_without_a_middle_and_images_without_channels_are_refused(
+    shape, size, error, message
+):
+    with pytest.raises(error, match=message):
+        patch_denoiser(np.zeros(shape), SHORT, size)
 
 
 # In one dimension --------------------------------------------------------------------------------

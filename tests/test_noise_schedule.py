@@ -523,6 +523,65 @@ def test_rates_of_steps_that_there_are_not_are_refused(linear, t):
         linear.rates(np.array([0, t]), 4)
 
 
+@pytest.mark.parametrize("name", ["linear", "cosine", "jsd", "const"])
+@pytest.mark.parametrize("timesteps", [1, 50, 1000])
+def test_rates_at_a_real_t_that_is_whole_are_the_table_to_the_last_bit(name, timesteps):
+    schedule = NoiseSchedule(make_betas(name, timesteps))
+    t = np.arange(-1, timesteps)
+    expected = schedule.rates(t, 2)
+    for kind in ("float32", "float64"):
+        for rate, whole in zip(schedule.rates(t.astype(kind), 2), expected, strict=True):
+            assert rate.dtype == np.float32
+            np.testing.assert_array_equal(rate, whole)
+    np.testing.assert_allclose(schedule.alpha_bar(t[1:] + 0.0), schedule.alphas_cumprod, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "jsd"])
+def test_between_two_steps_log_snr_is_a_straight_line(name):
+    """Against NumPy in float64; up to the last step of "jsd", at which it falls without end."""
+    schedule = NoiseSchedule(make_betas(name, 200))
+    t = np.random.default_rng(0).uniform(0, 198, 500).astype("float32")
+    signal, noise = (rate[:, 0, 0].astype("float64") for rate in schedule.rates(t, 3))
+    log_snr = np.interp(t, np.arange(200), np.log(schedule.snr.clip(1e-300)))
+    np.testing.assert_allclose(np.square(signal) + np.square(noise), 1, atol=1e-6)
+    np.testing.assert_allclose(2 * np.log(signal / noise), log_snr, atol=2e-6, rtol=1e-6)
+    np.testing.assert_allclose(schedule.alpha_bar(t), 1 / (1 + np.exp(-log_snr)), rtol=1e-12)
+
+
+def test_real_rates_are_of_the_kind_of_t(linear):
+    from keras import ops
+
+    t = np.array([-1, 0.25, 998.5], "float32")
+    arrays, tensors = linear.rates(t, 4), linear.rates(ops.convert_to_tensor(t), 4)
+    for array, tensor, listed in zip(arrays, tensors, linear.rates(t.tolist(), 4), strict=True):
+        assert isinstance(array, np.ndarray)
+        assert array.shape == (3, 1, 1, 1)
+        assert not isinstance(tensor, np.ndarray)
+        np.testing.assert_array_equal(array, ops.convert_to_numpy(tensor))
+        np.testing.assert_array_equal(array, listed)
+
+
+def test_past_the_last_but_one_step_of_jsd_nothing_is_left():
+    rates = NoiseSchedule(make_betas("jsd", 10)).rates(np.array([8.01, 8.5, 8.999, 9.0]), 1)
+    np.testing.assert_allclose(rates, [[0] * 4, [1] * 4], atol=1e-6)
+
+
+@pytest.mark.parametrize("t", [-2.0, -0.5, 999.5, float("nan")])
+def test_real_steps_that_there_are_not_are_refused(linear, t):
+    with pytest.raises(ValueError, match=rf"t = {t} must lie in -1 … 999"):
+        linear.rates(np.array([0.0, t]), 4)
+    with pytest.raises(ValueError, match=rf"t = {t} must lie in 0 … 999"):
+        linear.alpha_bar([t])
+
+
+def test_a_table_has_whole_steps_only(linear):
+    from keras import ops
+
+    for t in ([1.5], np.array([2.0]), ops.convert_to_tensor([3.5])):
+        with pytest.raises(TypeError, match=r"t is real.* give t as int32, or ask schedule.rates"):
+            extract(linear.betas, t, 2)
+
+
 def test_the_logarithm_of_what_is_kept_adds_up(linear):
     np.testing.assert_allclose(linear.log_alphas_cumprod, np.cumsum(np.log1p(-linear.betas)))
     assert NoiseSchedule(make_betas("jsd", 10)).log_alphas_cumprod[-1] == -np.inf

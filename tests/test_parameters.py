@@ -34,6 +34,7 @@ PRESETS = [
     DiffusionParameters.mnist,
     DiffusionParameters.cifar10,
     DiffusionParameters.celeba_hq_256,
+    DiffusionParameters.faces,
 ]
 OLD = Path(__file__).parent / "files" / "old"
 SUFFIXES = [".json", ".pkl", ".pickle"]
@@ -140,6 +141,15 @@ def test_celeba_hq_256_differs_from_cifar10_where_the_paper_says():
     assert faces.training == dataclasses.replace(cifar.training, learning_rate=2e-5, batch_size=64)
     assert faces.schedule == cifar.schedule
     assert faces.variance == "fixed_small"
+
+
+def test_the_preset_for_faces_fits_them():
+    """A crown sits straight, but a fringe falls to one side: mirrored faces are others."""
+    faces = DiffusionParameters.faces()
+    assert faces.unet.image_shape == (16, 16, 3)
+    assert faces.unet.level_sizes == (16, 8, 4)
+    assert faces.training.horizontal_flip is False
+    assert faces.pixel_levels == 256
 
 
 @pytest.mark.parametrize(("preset", "size"), [(DiffusionParameters.digits, 8), (PRESETS[1], 28)])

@@ -8,6 +8,7 @@ one backend can do stands here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,6 +22,10 @@ from diffusion_walkthrough.engine.cores import SideBySide
 
 #: For how many steps the noise is drawn at once; a compiled network walks as many in one call.
 STRIDE = 25
+
+#: A kind of step with a parameter of this name is told what the step before it saw: the t of that
+#: step, -1 at the first one, and the clean image guessed there.
+BEFORE = "before"
 
 
 class WalkNoise:
@@ -76,15 +81,46 @@ def check_whole(name: str, n: Any, least: int, most: int) -> int:
 
 def check_options(step: Callable[..., Any], own: dict[str, Any]) -> list[str]:
     """The options that a kind of step has of its own; TypeError if there are others in ``own``."""
-    known = list(inspect.signature(step).parameters)[6:]
+    known = [name for name in _more_than(step) if name != BEFORE]
     for name in own:
         if name not in known:
             raise TypeError(
                 f"{getattr(step, '__name__', step)} has no option {name!r}; its own are "
                 f"{', '.join(known) or 'none'}, and those of every walk steps, start, seed, x_T, "
-                "shared_noise_steps and progress."
+                "shared_noise_steps and progress; of a model's sample also spacing and sigma_max."
             )
     return known
+
+
+def bound(step: Callable[..., Any], own: dict[str, Any]) -> Callable[..., Any]:
+    """A kind of step with its options, which may be told what was ``before`` and need not care."""
+    if BEFORE in _more_than(step):
+        return functools.partial(step, **own)
+    return lambda *args, before: step(*args, **own)
+
+
+def _more_than(step: Callable[..., Any]) -> list[str]:
+    """The parameters of a kind of step beside those that every step has."""
+    return list(inspect.signature(step).parameters)[6:]
+
+
+def kind_of(times: Sequence[float]) -> str:
+    """The type of the t of a walk: int32 if it stops at whole steps only, else float32."""
+    return "int32" if all(isinstance(t, (int, np.integer)) for t in times) else "float32"
+
+
+def if_any(condition: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    """What ``then()`` says if ``condition`` is true anywhere in the batch, else ``otherwise()``.
+
+    Only one of them is asked, also on JAX, which would trace both for a condition that is known.
+    """
+    condition = ops.any(condition)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        if not isinstance(condition, jax.core.Tracer):
+            return then() if condition else otherwise()
+    return ops.cond(condition, then, otherwise)
 
 
 def steps_in_one_call(denoise: Any) -> Callable[..., Any] | None:
@@ -121,48 +157,54 @@ class CompiledNetwork:
         step: Callable[..., Any],
         denoise: Any,
         schedule: Any,
-        x: Any,
-        times: Sequence[int],
+        seen: tuple[Any, Any],
+        times: Sequence[float],
         noise: Any,
         own: dict[str, Any],
-    ) -> Any:
+    ) -> tuple[Any, Any]:
         """Take a step for each z of ``noise``; each kind of walk is compiled once.
 
         Args:
             step: a kind of step, ``step(denoise, schedule, x_t, t, s, z, **own) -> (x_s, x_0)``.
             denoise: a frozen dataclass that asks its ``network``, which is this one.
             schedule, own: what the step is called with.
-            x: ``(batch, …)``, as is the result.
-            times: where the walk stands before each step, and after the last.
+            seen: the images and the clean ones last guessed, each ``(batch, …)``, as is the result.
+            times: where the walk stood one step before, where it stands before each step, and after
+                the last.
             noise: ``(steps, batch, …)``, at most ``STRIDE`` of them.
         """
-        key = (step, denoise, schedule, *sorted(own.items()))
+        kind = kind_of(times)
+        key = (step, denoise, schedule, kind, *sorted(own.items()))
         if key not in self._walks:
+            moved = bound(step, own)
 
-            def one_step(apply: Callable[..., Any], *args: Any) -> Any:
+            def one_step(apply: Callable[..., Any], *args: Any, before: tuple[Any, Any]) -> Any:
                 asking = dataclasses.replace(denoise, network=apply)
-                return step(asking, schedule, *args, **own)[0]
+                return moved(asking, schedule, *args, before=before)
 
-            self._walks[key] = self._compile_walk(one_step)
+            self._walks[key] = self._compile_walk(one_step, kind)
         missing = STRIDE - len(noise)
         noise = ops.pad(noise, [(0, missing)] + [(0, 0)] * (len(noise.shape) - 1))
-        each = ops.ones((x.shape[0], 1), "int32")
-        padded = each * ops.convert_to_tensor([*times, *[-1] * missing], "int32")
-        count = each[:, 0] * (STRIDE - missing)
-        return self._walks[key](x, padded, count, ops.moveaxis(noise, 0, 1))
+        x = ops.stack(seen, axis=1)
+        each = ops.ones((x.shape[0], 1), kind)
+        padded = each * ops.convert_to_tensor([*times, *[-1] * missing], kind)
+        count = ops.cast(each[:, 0], "int32") * (STRIDE - missing)
+        x = self._walks[key](x, padded, count, ops.moveaxis(noise, 0, 1))
+        return x[:, 0], x[:, 1]
 
-    def _compile_walk(self, one_step: Callable[..., Any]) -> Callable[..., Any]:
+    def _compile_walk(self, one_step: Callable[..., Any], kind: str) -> Callable[..., Any]:
         shape = self.specs[0][0]
 
-        def walk(apply: Callable[..., Any], x: Any, times: Any, count: Any, noise: Any) -> Any:
-            def step_back(i: Any, x: Any) -> Any:
-                places = (times, i), (times, i + 1), (noise, i)
-                t, s, z = (ops.take(values, j, axis=1) for values, j in places)
-                return ops.reshape(one_step(apply, x, t, s, z), (-1, *shape))
+        def walk(apply: Callable[..., Any], seen: Any, times: Any, count: Any, noise: Any) -> Any:
+            def step_back(i: Any, seen: Any) -> Any:
+                before, t, s = (ops.take(times, i + j, axis=1) for j in range(3))
+                x, x_start, z = seen[:, 0], seen[:, 1], ops.take(noise, i, axis=1)
+                seen = ops.stack(one_step(apply, x, t, s, z, before=(before, x_start)), axis=1)
+                return ops.reshape(seen, (-1, 2, *shape))
 
-            return ops.fori_loop(0, count[0], step_back, x)
+            return ops.fori_loop(0, count[0], step_back, seen)
 
-        kinds = [(shape, "float32"), ((STRIDE + 1,), "int32"), ((), "int32")]
+        kinds = [((2, *shape), "float32"), ((STRIDE + 2,), kind), ((), "int32")]
         return compiled(walk, self.network, [*kinds, ((STRIDE, *shape), "float32")])
 
 

@@ -165,6 +165,21 @@ def mixed(divisor=lambda s: 1.0, first=lambda s: 1 - s, second=lambda s: s):
     return attempt
 
 
+# --- 09
+
+
+def ddim(of_image=lambda a, b: a, of_noise=lambda a, b: b, taken=1, divided=1):
+    def attempt(x, guess, a, b, a_s, b_s):
+        noise = (x - taken * a * guess) / b**divided
+        return of_image(a_s, b_s) * guess + of_noise(a_s, b_s) * noise
+
+    return attempt
+
+
+def spacing(bend, back):
+    return lambda first, last, n: back(np.linspace(bend(first), bend(last), n))
+
+
 SPREAD = root(0.5)
 FLAT = [[0, 0, 0]]
 TRIES = {
@@ -381,6 +396,47 @@ TRIES = {
         lambda a, b, s: ((1 - s) * a + s * b) / ((1 - s) * a + s * b).std() * 2,
         lambda a, b, s: np.where(np.arange(len(a)) < s * len(a), b, a),
     ],
+    "evaluation.distance": [
+        lambda a, b: root((a.mean() - b.mean()) ** 2 + (a.std() - b.std()) ** 2),
+        lambda a, b: (a.mean() - b.mean()) ** 2 + (a.var() - b.var()) ** 2,
+        lambda a, b: (a.mean() - b.mean()) ** 2, lambda a, b: (a.std() - b.std()) ** 2,
+        lambda a, b: abs(a.mean() - b.mean()) + abs(a.std() - b.std()),
+        lambda a, b: (a.mean() - b.mean()) ** 2 + a.var() + b.var(),
+        lambda a, b: (a.mean() - b.mean()) ** 2 - (a.std() - b.std()) ** 2,
+        lambda a, b: ((a - b) ** 2).mean(), lambda a, b: abs(a.mean() - b.mean()),
+        lambda a, b: (a.mean() - b.mean()) ** 2 + abs(a.var() - b.var()), lambda a, b: (),
+    ],
+    "evaluation.coverage": [
+        lambda d, r: (d <= r[:, None]).any(axis=0).mean(), lambda d, r: (d <= r[:, None]).mean(),
+        lambda d, r: (d <= r[:, None]).sum(axis=1).mean(), lambda d, r: (d <= r).any(axis=1).mean(),
+        lambda d, r: (d <= r[:, None]).all(axis=1).mean(), lambda d, r: d.min(axis=1) <= r,
+        lambda d, r: (d.min(axis=1) <= r).sum(), lambda d, r: (d.min(axis=1) > r).mean(),
+        lambda d, r: (d.min(axis=0) <= r).mean(), lambda d, r: (d.min(axis=0) <= r[:25]).mean(),
+    ],
+    "evaluation.floor": [0.7, 1.4, 5.6, 2.8, 0.0875, 0, 0.175, 0.5, 4, 0.25, 0.035],
+    "faster_sampling.ddim_step": [
+        ddim(divided=0), ddim(taken=0), ddim(of_image=lambda a, b: 1), ddim(divided=2),
+        ddim(of_noise=lambda a, b: 1), ddim(of_noise=lambda a, b: -b), ddim(of_image=root),
+        ddim(of_image=lambda a, b: 0), ddim(lambda a, b: a**2, lambda a, b: b**2),
+        ddim(of_image=lambda a, b: b, of_noise=lambda a, b: a),
+        lambda x, g, a, b, a_s, b_s: a_s * g + b_s * x, lambda x, g, a, b, a_s, b_s: g,
+        lambda x, g, a, b, a_s, b_s: a * g + b_s * (x - a * g) / b,
+        lambda x, g, a, b, a_s, b_s: a_s * g + b_s * (x - g), lambda x, g, a, b, a_s, b_s: x - g,
+        lambda x, g, a, b, a_s, b_s: a_s * g + b_s * (x + a * g) / b,
+        lambda x, g, a, b, a_s, b_s: b_s / b * x, lambda x, g, a, b: (x - a * g) / b,
+    ],
+    "faster_sampling.sigmas": [
+        np.linspace, np.logspace, spacing(root, np.square), spacing(log, lambda x: x),
+        spacing(log, lambda x: -2 * x), spacing(lambda s: s ** (1 / 7), lambda x: x**7),
+        lambda first, last, n: np.geomspace(last, first, n),
+        lambda first, last, n: np.geomspace(first, last, n + 1),
+        lambda first, last, n: np.append(np.geomspace(first, last, n), 0),
+        lambda first, last, n: np.geomspace(first, last, n) ** 2,
+        lambda first, last, n: np.exp(-np.linspace(first, last, n)),
+        lambda first, last, n: np.linspace(last, first, n),
+        lambda first, last, n: np.geomspace(first, last), lambda first, last, n: first / last / n,
+    ],
+    "faster_sampling.more_steps": [160, 20, 80, 16, 4, 2560, 14, 30, 50, 26, 5, 400, 45, 41],
     "scaling_up.growth": [
         (4, 16), (4, 4), (16, 16), (16, 32), (16, 64), (64, 256), (256, 16), 16, (16, 4), (2, 4),
         (16,), (8, 64),

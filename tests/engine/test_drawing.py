@@ -22,8 +22,11 @@ from diffusion_walkthrough.engine.drawing import (
     STRIDE,
     CompiledNetwork,
     WalkNoise,
+    bound,
     check_options,
     check_whole,
+    if_any,
+    kind_of,
     steps_in_one_call,
 )
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
@@ -252,6 +255,41 @@ def test_whole_numbers_in_a_range():
     for wrong in (0, 8, 2.0, "3"):
         with pytest.raises(ValueError, match=rf"n = {wrong} must be a whole number in 1 … 7"):
             check_whole("n", wrong, 1, 7)
+
+
+def test_what_was_before_is_told_to_those_that_ask_for_it():
+    def careful(denoise, schedule, x_t, t, s, z, before, pace=1):
+        return before, pace
+
+    def careless(denoise, schedule, x_t, t, s, z, pace=1):
+        return x_t, pace
+
+    assert bound(careful, {"pace": 2})(*range(6), before="b") == ("b", 2)
+    assert bound(careless, {"pace": 2})(*range(6), before="b") == (2, 2)
+    assert check_options(careful, {"pace": 2}) == ["pace"]
+    with pytest.raises(TypeError, match="careful has no option 'before'; its own are pace, "):
+        check_options(careful, {"before": None})
+
+
+def test_a_walk_of_whole_steps_counts_in_whole_numbers():
+    assert kind_of([9, np.int64(3), -1]) == "int32"
+    assert kind_of([9, 3.0, -1]) == kind_of([np.float32(2), -1]) == "float32"
+
+
+@pytest.mark.parametrize(("condition", "expected"), [([True, False], 1), ([False, False], 2)])
+def test_only_one_of_two_ways_is_gone(condition, expected):
+    gone = []
+
+    def way(number):
+        def go():
+            gone.append(number)
+            return ops.convert_to_tensor(number)
+
+        return go
+
+    found = if_any(ops.convert_to_tensor(condition), way(1), way(2))
+    assert int(numpy(found)) == expected
+    assert gone == [expected]
 
 
 def test_the_options_of_a_step():

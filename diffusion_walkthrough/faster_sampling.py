@@ -1,0 +1,226 @@
+"""Fewer steps: other ways back from noise, and better places to ask on the way.
+
+A step back needs no noise. Divide x_t = a x_0 + b ε by a, and write σ = b/a: what is left is the
+image with noise of deviation σ on it, x_t / a = x_0 + σ ε. Where σ falls, it moves along a curve
+whose slope is ε, the *probability-flow equation* (Song et al. 2021, arXiv 2011.13456; in these
+letters Karras et al. 2022, arXiv 2206.00364):
+
+    d(x/a) / dσ = ε(x, σ) = (x - a x_0(x, σ)) / b.
+
+The steps here follow that curve; each is a few lines, which say what is taken for ε on the way from
+σ_t to σ_s. All have the arguments and the result of ``ddpm_step``, and are walked with ``walk``,
+``stops`` or a model's ``sample`` as it is:
+
+- ``x_t`` ``(batch, …)`` at ``t`` ``(batch,)``, to go to ``s`` below ``t``, -1 being clean; ``t``
+  and ``s`` are int32, or float32 and then real; ``z`` is standard normal, shaped like ``x_t``;
+- the result is x_s and the guess of x_0 at t, each ``(batch, …)``, float32.
+
+Where to ask counts as much as how to step: see :func:`spaced`. A network was trained at whole steps
+only; asked between two of them, it goes by the waves of its time embedding, which are smooth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import ops
+from numpy.typing import ArrayLike
+
+from diffusion_walkthrough.backward_sampling import DenoiseFn, ddpm_step, times
+from diffusion_walkthrough.checks import choice, integer, real
+from diffusion_walkthrough.engine.drawing import check_whole, if_any
+from diffusion_walkthrough.forward_diffusion import as_float32
+from diffusion_walkthrough.noise_schedule import NOTHING_LEFT, FloatArray, NoiseSchedule
+from diffusion_walkthrough.predictions import check_answer, predict_noise_from_x_start
+
+# One step -------------------------------------------------------------------------------------
+
+
+def ddim_step(
+    denoise: DenoiseFn, schedule: NoiseSchedule, x_t: Any, t: Any, s: Any, z: Any, eta: float = 0.0
+) -> tuple[Any, Any]:
+    """DDIM: the noise seen in x_t is left in x_s, less of it (Song et al. 2021, 2010.02502 Eq. 12).
+
+    ``eta`` η says how much of that noise is new: none with 0, and with 1 as much as ``ddpm_step``
+    with the variance ``"fixed_small"`` has. With 0 it is Euler's step on the curve, of order 1.
+    Asks once. Raises TypeError or ValueError unless η is a number in 0 … 1.
+    """
+    eta = real("eta", eta, "from 0 to 1", lambda eta: 0 <= eta <= 1)
+    x_start = _guess(denoise, x_t, t)
+    return _moved(schedule, x_start, x_t, t, s, z, eta), x_start
+
+
+def dpm_2m_step(
+    denoise: DenoiseFn,
+    schedule: NoiseSchedule,
+    x_t: Any,
+    t: Any,
+    s: Any,
+    z: Any,
+    before: tuple[Any, Any] | None = None,
+) -> tuple[Any, Any]:
+    """DPM-Solver++(2M): DDIM towards where x_0 is heading (Lu et al. 2022, 2211.01095, Alg. 2).
+
+    What the step before saw costs nothing: x_0 is carried on from there in a straight line over
+    log σ, by half of this step. That makes order 2. The first step, and the last, whose log σ has
+    no end, are DDIM's. Asks once. On the way x_0 may be carried out of [-1, 1]; the last is not.
+
+    ``before`` is t and the guess of x_0 of the step before, which a walk hands on; None, or a t of
+    -1, for the first step.
+    """
+    x_start = ahead = _guess(denoise, x_t, t)
+    if before is not None:
+        earlier, seen = before
+        sigma_before, sigma, sigma_next = (b / a for a, b in _rates(schedule, x_t, earlier, t, s))
+        share = ops.log(sigma_next / sigma) / ops.log(sigma / sigma_before) / 2
+        carried_on = share * (x_start - as_float32(seen))
+        at_an_end = ops.logical_or(sigma_before == 0, sigma_next == 0)
+        ahead = ops.where(at_an_end, x_start, x_start + carried_on)
+    return _moved(schedule, ahead, x_t, t, s, z), x_start
+
+
+def heun_step(
+    denoise: DenoiseFn, schedule: NoiseSchedule, x_t: Any, t: Any, s: Any, z: Any
+) -> tuple[Any, Any]:
+    """Heun: to s as DDIM does, then with the mean of both ends' slopes (Karras et al., Alg. 1).
+
+    Order 2. Asks twice, but once in the step to the clean image, where no slope is left, and in one
+    from where nothing is left of the image (a = 0, σ infinite), which stay DDIM's.
+    """
+    x_start = _guess(denoise, x_t, t)
+    x_s = _moved(schedule, x_start, x_t, t, s, z)
+    (a_t, b_t), (a_s, b_s) = _rates(schedule, x_s, t, s)
+    has_two_ends = ops.logical_and(a_t > 0, b_s > 0)
+
+    def corrected() -> Any:
+        there = ops.maximum(s, 0)
+        slope = predict_noise_from_x_start(schedule, x_t, t, x_start)
+        slope_there = predict_noise_from_x_start(schedule, x_s, there, _guess(denoise, x_s, there))
+        way = b_s - a_s * b_t / a_t  # a_s (σ_s - σ_t)
+        return ops.where(has_two_ends, x_s + way * (slope_there - slope) / 2, x_s)
+
+    return if_any(has_two_ends, corrected, lambda: x_s), x_start
+
+
+def _guess(denoise: DenoiseFn, x_t: Any, t: Any) -> Any:
+    x_start = as_float32(denoise(x_t, t))
+    check_answer(x_start, x_t)
+    return x_start
+
+
+def _rates(schedule: NoiseSchedule, x: Any, *places: Any) -> list[tuple[Any, Any]]:
+    """a and b at each of some places, as tensors."""
+    return [schedule.rates(ops.convert_to_tensor(place), len(x.shape)) for place in places]
+
+
+def _moved(
+    schedule: NoiseSchedule, x_start: Any, x_t: Any, t: Any, s: Any, z: Any, eta: float = 0.0
+) -> Any:
+    """x_s = a_s x_0 + b_s (k ε + f z), k² + f² = 1: some noise is kept, and some is fresh."""
+    noise = predict_noise_from_x_start(schedule, x_t, t, x_start)
+    (a_t, b_t), (a_s, b_s) = _rates(schedule, noise, t, s)
+    left = ops.square(a_t * b_s / (a_s * b_t))  # σ_s² / σ_t²
+    # Not as 1 - f²: where hardly any noise is kept, float32 would lose what that is.
+    kept = ops.sqrt(1.0 - eta**2 + eta**2 * left)
+    fresh = eta * ops.sqrt(ops.maximum(1.0 - left, 0.0))
+    return a_s * x_start + b_s * (kept * noise + fresh * as_float32(z))
+
+
+# Where to ask -----------------------------------------------------------------------------------
+
+
+def karras_sigmas(first: float, last: float, steps: int) -> FloatArray:
+    """σ whose seventh root falls evenly (Karras et al. 2022, Eq. 5): closer together near 0."""
+    return np.linspace(first ** (1 / 7), last ** (1 / 7), steps) ** 7
+
+
+#: By their names, functions (first σ, last σ, how many) -> the σ at which to ask, ``(how many,)``.
+#: In the first, log SNR = -2 log σ rises evenly (Lu et al. 2022, arXiv 2206.00927).
+SPACINGS: dict[str, Callable[..., FloatArray]] = {"log_snr": np.geomspace, "karras": karras_sigmas}
+
+SPACING_NAMES = ("even", *SPACINGS)
+
+
+def time_of(schedule: NoiseSchedule, sigma: float, name: str = "sigma") -> float:
+    """The real t in 0 … T-1 at which b/a is ``sigma``; ValueError if it is so at no t."""
+    first, last = schedule.sqrt_recipm1_alphas_cumprod[[0, -1]]
+    rule = f"between this schedule's first and last σ, {first:.3g} and {last:.4g}"
+    return float(_times_of(schedule, real(name, sigma, rule, lambda sigma: first <= sigma <= last)))
+
+
+def _times_of(schedule: NoiseSchedule, sigmas: ArrayLike) -> FloatArray:
+    log_sigmas = np.maximum(schedule.log_snr, NOTHING_LEFT) / -2
+    return np.asarray(np.interp(np.log(sigmas), log_sigmas, np.arange(len(schedule))))
+
+
+def spaced(
+    schedule: NoiseSchedule,
+    steps: int | None = None,
+    spacing: str = "even",
+    sigma_max: float | None = None,
+) -> list[float]:
+    """List the t at which a walk asks, for its option ``steps``: as ``times`` does, or otherwise.
+
+    Args:
+        schedule: the noise schedule, of T steps.
+        steps: how many t; None for T. The last step, to the clean image, is from the last of them.
+        spacing: ``"even"`` in t, as ``times`` is ("trailing"); ``"log_snr"``, even in log SNR from
+            the first to the σ of t = 0; or ``"karras"``, between the same, see
+            :func:`karras_sigmas`.
+        sigma_max: the σ to begin at, such as 80; None for that of T-1, which may be in the
+            thousands. What is left of the image there, 1 part in σ, the walk does without.
+
+    Returns:
+        Falling t in 0 … T-1: whole if even and from T-1, else real. Raises TypeError or ValueError
+        for an unknown spacing, for ``steps`` that cannot be, or a σ that the schedule has not.
+    """
+    choice("spacing", spacing, SPACING_NAMES)
+    steps = integer("steps", len(schedule) if steps is None else steps, 1)
+    if spacing == "even" and sigma_max is None:
+        return times(schedule, steps)
+    start = len(schedule) - 1 if sigma_max is None else time_of(schedule, sigma_max, "sigma_max")
+    if spacing == "even":
+        check_whole("steps", steps, 1, int(start) + 1)
+        return [float(t) for t in np.linspace(start, -1, steps, endpoint=False)]
+    sigmas = schedule.sqrt_recipm1_alphas_cumprod
+    first = sigmas[-1] if sigma_max is None else sigma_max
+    if not np.isfinite(first):
+        raise ValueError(
+            f"spacing = {spacing!r} begins at the σ of the last step, but nothing is left of the "
+            "image there, so that it is infinite. Begin at another: sigma_max=80."
+        )
+    rest = SPACINGS[spacing](first, sigmas[0], steps)[1:]
+    return [float(start), *_times_of(schedule, rest).tolist()]
+
+
+# By name ----------------------------------------------------------------------------------------
+
+SAMPLERS: dict[str, Callable[..., tuple[Any, Any]]] = {
+    "ddpm": ddpm_step,
+    "ddim": ddim_step,
+    "dpm++2m": dpm_2m_step,
+    "heun": heun_step,
+}
+
+
+def named(
+    schedule: NoiseSchedule,
+    step: str | Callable[..., Any],
+    steps: Any = None,
+    spacing: str = "even",
+    sigma_max: float | None = None,
+    **options: Any,
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Look up what goes by a name: the kind of step, and the options of its ``walk``.
+
+    ``step`` is one of :data:`SAMPLERS` or a function; ``steps``, ``spacing`` and ``sigma_max`` are
+    those of :func:`spaced`, and become ``steps``; all other ``options`` stay as they are. Raises
+    TypeError or ValueError for an unknown name, and as :func:`spaced` does.
+    """
+    if not callable(step):
+        step = SAMPLERS[choice("step", step, tuple(SAMPLERS))]
+    if (spacing, sigma_max) != ("even", None):
+        steps = spaced(schedule, steps, spacing, sigma_max)
+    return step, {"steps": steps, **options}

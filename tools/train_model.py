@@ -1,0 +1,117 @@
+"""Train a small model that ships with the package, and say how good it is.
+
+python tools/train_model.py digits
+python tools/train_model.py faces
+python tools/train_model.py mnist --data mnist.npz
+
+It learns from scratch, with the preset of that name and nothing else, and replaces the model in
+``diffusion_walkthrough/pretrained``. Without ``--data``, MNIST comes through Keras.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from typing import Any
+
+import keras
+import numpy as np
+
+from diffusion_walkthrough import faces
+from diffusion_walkthrough.checkpoints import PRETRAINED, save_model
+from diffusion_walkthrough.data import load_images
+from diffusion_walkthrough.evaluation import (
+    density_coverage,
+    expected_coverage,
+    nearest_distance,
+    precision_recall,
+)
+from diffusion_walkthrough.features import load_features, recognized
+from diffusion_walkthrough.parameters import DiffusionParameters
+from diffusion_walkthrough.training import DiffusionModel
+
+PRESETS = {
+    "digits": DiffusionParameters.digits,
+    "faces": DiffusionParameters.faces,
+    "mnist": DiffusionParameters.mnist,
+}
+DRAWN = 1000
+
+
+def train(name: str, images: np.ndarray, seed: int = 0, **options: Any) -> DiffusionModel:
+    """Train a preset's whole run on images in [-1, 1], and print how long it took."""
+    keras.utils.set_random_seed(seed)
+    model = DiffusionModel(PRESETS[name](), seed=seed)
+    model.compile()
+    start, busy = time.perf_counter(), time.process_time()
+    model.fit(images, **options)
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
+    print(f"trained in {seconds:.0f} seconds, {busy:.0f} of one core, of {os.cpu_count()} cores")
+    return model
+
+
+def marks_of_digits(drawn: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> None:
+    """Print how drawn digits compare with held-out real ones."""
+    for name, theirs, best in zip(
+        ("precision", "recall"),
+        precision_recall(training, drawn, k=3),
+        precision_recall(training, held_out, k=3),
+        strict=True,
+    ):
+        print(f"{name}: {theirs:.3f}, held-out digits {best:.3f}, ratio {theirs / best:.3f}")
+    distances = [nearest_distance(images, training).mean() for images in (drawn, held_out)]
+    ratio = distances[0] / distances[1]
+    print(f"nearest distance to the training set, over that of held-out digits: {ratio:.3f}")
+
+
+def marks_of_faces(drawn: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> None:
+    """Print how many drawn faces are legal, and what none of these shows."""
+    read = faces.read(drawn)
+    share = read.legal.mean()
+    error = np.sqrt(share * (1 - share) / len(drawn))
+    print(f"legal: {share:.3f} ± {error:.3f}, median distance {np.median(read.distance):.3f}")
+    new = faces.STANDARD.split_of(read.attributes)[read.legal] != "train"
+    print(f"of these, faces that training cannot have shown: {new.mean():.3f}")
+    missing = [
+        f"{name} {word}"
+        for name, words in faces.STANDARD.names.items()
+        for value, word in enumerate(words)
+        if value not in read.attributes[name][read.legal]
+    ]
+    print(f"not among them: {', '.join(missing) or 'nothing'}")
+
+
+def marks_of_mnist(drawn: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> None:
+    """Print how many drawn digits the classifier knows, and how much of the real ones they cover.
+
+    Balls are drawn around as many held-out digits as are drawn ones.
+    """
+    known, best = recognized(drawn, "mnist"), recognized(held_out, "mnist")
+    print(f"recognized: {known:.3f}, held-out digits {best:.3f}, ratio {known / best:.3f}")
+    real, features = held_out[: len(drawn)], load_features("mnist")
+    density, coverage = density_coverage(real, drawn, features=features)
+    expected = expected_coverage(len(real), len(drawn))
+    print(f"density {density:.3f}, at best 1; coverage {coverage:.3f}, at best {expected:.3f}")
+
+
+MARKS = {"digits": marks_of_digits, "faces": marks_of_faces, "mnist": marks_of_mnist}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train one model, print its marks, and save it."""
+    parser = argparse.ArgumentParser(description="Train a small model that ships.")
+    parser.add_argument("name", choices=PRESETS)
+    parser.add_argument("--data", help="a folder or an .npz file of the images")
+    options = parser.parse_args(arguments)
+    source = options.data or options.name
+    training, held_out = (load_images(source, split=split)[0] for split in ("train", "test"))
+    model = train(options.name, training)
+    drawn = model.sample(DRAWN, seed=1, progress=True)
+    MARKS[options.name](drawn, training, held_out)
+    folder = save_model(model, PRETRAINED / options.name, overwrite=True)
+    print(f"saved {folder.name}: {sum(file.stat().st_size for file in folder.iterdir())} bytes")
+
+
+if __name__ == "__main__":
+    main()
