@@ -24,10 +24,10 @@ Work = Callable[[int], Any]
 
 
 def parameters(size: str) -> Any:
-    """The preset that is trained, digits, mnist or cifar10."""
-    from diffusion_walkthrough.parameters import DiffusionParameters
+    """The model that is trained, digits, mnist or cifar10."""
+    from networks import preset
 
-    return getattr(DiffusionParameters, size)()
+    return preset(size)
 
 
 @functools.lru_cache(maxsize=1)

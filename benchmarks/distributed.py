@@ -45,11 +45,12 @@ def strategy_for(case: str) -> Any:
 def measure(chosen: argparse.Namespace) -> float:
     """Train in this process; returns the median of the seconds a step."""
     strategy = strategy_for(chosen.case)
-    from diffusion_walkthrough.parameters import DiffusionParameters
+    from networks import preset
+
     from diffusion_walkthrough.planner.machines import StepTimes
     from diffusion_walkthrough.training import DiffusionModel
 
-    parameters = getattr(DiffusionParameters, chosen.size)()
+    parameters = preset(chosen.size)
     with strategy.scope():
         model = DiffusionModel(parameters, seed=0)
         model.compile()

@@ -20,14 +20,11 @@ from pathlib import Path
 
 import numpy as np
 from machine import description, peak_memory
+from networks import preset
 
 from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters, save_parameters
 
-DIGITS, MNIST, CIFAR10 = (
-    DiffusionParameters.digits(),
-    DiffusionParameters.mnist(),
-    DiffusionParameters.cifar10(),
-)
+DIGITS, MNIST, CIFAR10 = map(preset, ("digits", "mnist", "cifar10"))
 SMALL_COLOUR = replace(
     CIFAR10, unet=replace(CIFAR10.unet, base_width=32, residual_blocks=1, groups=8)
 )

@@ -1,5 +1,7 @@
 """Two recipes for a small diffusion model in Keras: this package's own, and a published one.
 
+The package's own can be varied, for ``quality_variants.py``.
+
 The published one is "Denoising Diffusion Probabilistic Model", the code example on keras.io by
 A_K_Nain (keras-io, examples/generative/ddpm.py), from its published settings. Nothing is copied:
 the network is strung from this package's blocks, which are the same ones. Adapted: images of 8×8
@@ -9,6 +11,7 @@ ours. What else was adapted is said there.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +21,7 @@ from keras import layers, ops
 
 from diffusion_walkthrough.backward_sampling import Denoiser, p_sample_loop
 from diffusion_walkthrough.engine.drawing import CompiledNetwork
+from diffusion_walkthrough.engine.optimizer import AveragingAdam
 from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import DiffusionParameters, ScheduleParameters
@@ -34,18 +38,28 @@ from diffusion_walkthrough.unet import (
 SIDE = 8
 
 
-class AfterStep(keras.callbacks.Callback):
-    """Tell a function the number of steps so far after each, and end the training if it says so."""
+class RateByTheClock(keras.callbacks.Callback):
+    """Set the learning rate before each step to a share of it, until there is none."""
 
-    def __init__(self, after_step: Callable[[int], bool]) -> None:
-        """Remember the function."""
+    def __init__(self, rate: float, share_of_rate: Callable[[int], float | None]) -> None:
+        """Remember the rate, and the function that says the share after so many steps."""
         super().__init__()
-        self.after_step = after_step
+        self.rate, self.share_of_rate = rate, share_of_rate
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Set that of the first step."""
+        self._set(0)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Tell it."""
-        if not self.after_step(int(ops.convert_to_numpy(self.model.optimizer.iterations))):
+        """Set that of the next step."""
+        self._set(int(ops.convert_to_numpy(self.model.optimizer.iterations)))
+
+    def _set(self, steps: int) -> None:
+        share = self.share_of_rate(steps)
+        if share is None:
             self.model.stop_training = True
+        else:
+            self.model.optimizer.learning_rate = share * self.rate
 
 
 class KerasRecipe:
@@ -54,6 +68,7 @@ class KerasRecipe:
     def __init__(self, model: keras.Model, **options: Any) -> None:
         """Take a compiled model with a ``network``, and the options of its ``fit``."""
         self.model, self.options = model, options
+        self.rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
 
     @property
     def parameters(self) -> int:
@@ -64,18 +79,22 @@ class KerasRecipe:
     def averaged(self) -> bool:
         """Whether the weights are averaged."""
         optimizer = self.model.optimizer
-        return optimizer.use_ema or getattr(optimizer, "momentum", None) is not None
+        return optimizer.use_ema or bool(getattr(optimizer, "averages", None))
 
-    def train(self, images: np.ndarray, after_step: Callable[[int], bool]) -> None:
-        """Train until ``after_step``, told the number of steps, says False, or as planned."""
-        self.model.fit(images, callbacks=[AfterStep(after_step)], verbose=0, **self.options)
+    def train(self, images: np.ndarray, share_of_rate: Callable[[int], float | None]) -> None:
+        """Train with the share of the rate that is said after so many steps, until it is None."""
+        rate = RateByTheClock(self.rate, share_of_rate)
+        self.model.fit(images, epochs=10_000, callbacks=[rate], verbose=0, **self.options)
 
-    def draw(self, n: int, seed: int, averaged: bool = True) -> np.ndarray:
-        """Draw images, float32 ``(n, 8, 8, 1)`` in [-1, 1]; training goes on as without it."""
+    def draw(self, n: int, seed: int, **options: Any) -> np.ndarray:
+        """Draw images, float32 ``(n, 8, 8, 1)`` in [-1, 1]; training goes on as without it.
+
+        The options are those of the model's ``sample``.
+        """
         own = self.model.get_weights()
-        if averaged and self.averaged:
+        if self.averaged:
             self._show_average()
-        images = self.model.sample(n, seed=seed)
+        images = self.model.sample(n, seed=seed, **options)
         self.model.set_weights(own)
         return images
 
@@ -89,19 +108,73 @@ class KerasRecipe:
             weight.assign(ops.convert_to_numpy(average))
 
 
-def ours(seed: int) -> KerasRecipe:
-    """The package's model of the digits, with everything as it ships; ``fit`` plans the run."""
-    model = DiffusionModel(DiffusionParameters.digits(), seed=seed)
-    model.compile()
+def ours(seed: int, rate: float, batch_size: int) -> KerasRecipe:
+    """The package's model of the digits as it ships, but for what decides on the rate."""
+    parameters = DiffusionParameters.digits()
+    chosen: dict[str, Any] = {"learning_rate": rate, "batch_size": batch_size}
+    training = dataclasses.replace(parameters.training, **chosen)
+    return variant(seed, dataclasses.replace(parameters, training=training))
+
+
+def variant(
+    seed: int,
+    parameters: DiffusionParameters,
+    *,
+    largest_snr: float | None = None,
+    beta_2: float = 0.999,
+    muon: bool = False,
+) -> KerasRecipe:
+    """A model of the package whose rate goes by the clock.
+
+    ``largest_snr`` is that of :class:`WeightedModel`; Muon comes with Keras's settings.
+    """
+    by_the_clock: dict[str, Any] = {"warmup_steps": 0, "decay_steps": None}
+    training = dataclasses.replace(parameters.training, **by_the_clock)
+    parameters = dataclasses.replace(parameters, training=training)
+    if largest_snr is None:
+        model = DiffusionModel(parameters, seed=seed)
+    else:
+        model = WeightedModel(parameters, seed, largest_snr)
+    rate, clip = training.learning_rate, training.gradient_clip
+    if muon:
+        model.compile(keras.optimizers.Muon(rate, global_clipnorm=clip))
+    else:
+        averages = {"clip": clip, "momentum": training.ema_momentum}
+        model.compile(AveragingAdam(rate, beta_2=beta_2, **averages))
     return KerasRecipe(model)
 
 
-def keras_example(seed: int) -> KerasRecipe:
-    """The example of keras.io: batches of 32, trained until it is stopped."""
+class WeightedModel(DiffusionModel):
+    """Ours, with questions about little noise counting less: min-SNR-γ, for noise prediction.
+
+    Hang et al. 2023, arXiv 2303.09556, section 3.4: the weight min(SNR, γ) / SNR.
+    """
+
+    def __init__(self, parameters: DiffusionParameters, seed: int, largest_snr: float) -> None:
+        """Compute the weight of each step; ``largest_snr`` is γ."""
+        super().__init__(parameters, seed)
+        snr = self.schedule.snr
+        self.weight_of_step = (np.minimum(snr, largest_snr) / snr).astype("float32")
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Mark the answers, each with the weight of its step."""
+        weights = ops.take(ops.convert_to_tensor(self.weight_of_step), x[1], axis=0)
+        return super().compute_loss(x, y, y_pred, weights, training)
+
+
+def keras_example(seed: int, rate: float = 2e-4, batch_size: int = 32) -> KerasRecipe:
+    """The example of keras.io."""
     model = KerasExample(seed)
     options = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}
-    model.compile(keras.optimizers.Adam(2e-4, use_ema=True, ema_momentum=0.999), **options)
-    return KerasRecipe(model, batch_size=32, epochs=10**6)
+    model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.999), **options)
+    return KerasRecipe(model, batch_size=batch_size)
 
 
 class KerasExample(keras.Model):

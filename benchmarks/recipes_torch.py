@@ -8,7 +8,8 @@ Nothing is copied: the networks are written anew. The sources:
 
 They run as published, without ``torch.compile``. Adapted in both: images of 8×8 pixels with one
 channel; no mirroring, since a mirrored digit is none; what is drawn is clipped to [-1, 1]. What
-else was adapted is said at each. Images inside are ``(batch, channels, height, width)``.
+else was adapted is said at each. Learning rate and batch can be chosen, and so can PyTorch's order
+of axes in memory. Images inside are ``(batch, channels, height, width)``.
 """
 
 from __future__ import annotations
@@ -37,11 +38,20 @@ class TorchRecipe:
         averaged: the module with the averaged weights, None where the recipe has none.
     """
 
-    def __init__(self, network: nn.Module, levels: int, batch_size: int, rate: float) -> None:
+    def __init__(self, network: nn.Module, levels: int, rate: float, batch_size: int) -> None:
         """Take the network, the number of noise levels, and what Adam needs."""
-        self.network, self.levels, self.batch_size = network, levels, batch_size
+        self.network, self.levels, self.rate, self.batch_size = network, levels, rate, batch_size
         self.optimizer = torch.optim.Adam(network.parameters(), lr=rate)
         self.averaged: nn.Module | None = None
+
+    def put_channels_last(self) -> TorchRecipe:
+        """Keep channels side by side in memory, as NumPy has them; returns the recipe."""
+        for network in (self.network, self.averaged):
+            if network is not None:
+                network.to(memory_format=torch.channels_last)
+                # An image with one channel is in both orders; this is where it gets more of them.
+                network.first.register_forward_hook(_channels_last)
+        return self
 
     @property
     def parameters(self) -> int:
@@ -61,27 +71,29 @@ class TorchRecipe:
         t, noise = torch.randint(0, self.levels, (len(images),)), torch.randn_like(images)
         return self.loss(noise, self.network(self.noised(images, t, noise), t))
 
-    def train(self, images: np.ndarray, after_step: Callable[[int], bool]) -> None:
-        """Train until ``after_step``, told the number of steps, says False."""
+    def train(self, images: np.ndarray, share_of_rate: Callable[[int], float | None]) -> None:
+        """Train with the share of the rate that is said after so many steps, until it is None."""
         data = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-        numbers = count(1)
-        while True:
+        numbers, share = count(1), share_of_rate(0)
+        while share is not None:
             for batch in torch.randperm(len(data)).split(self.batch_size):
                 self.network.train()
+                self.optimizer.param_groups[0]["lr"] = share * self.rate
                 self.optimizer.zero_grad()
                 self.loss_of(data[batch]).backward()
                 self.optimizer.step()
                 step = next(numbers)
                 self.average(step)
-                if not after_step(step):
-                    return
+                share = share_of_rate(step)
+                if share is None:
+                    break
 
     def average(self, step: int) -> None:
         """Update the averaged weights, where the recipe has them."""
 
-    def draw(self, n: int, seed: int, averaged: bool = True) -> np.ndarray:
+    def draw(self, n: int, seed: int) -> np.ndarray:
         """Draw images, float32 ``(n, 8, 8, 1)`` in [-1, 1]; training goes on as without it."""
-        network = self.averaged if averaged and self.averaged is not None else self.network
+        network = self.network if self.averaged is None else self.averaged
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(seed)
             images = self.walk_back(network.eval(), n)
@@ -90,6 +102,10 @@ class TorchRecipe:
     def walk_back(self, network: nn.Module, n: int) -> Any:
         """Draw with a network, ``(n, 1, 8, 8)``."""
         raise NotImplementedError
+
+
+def _channels_last(module: nn.Module, taken: Any, given: Any) -> Any:
+    return given.contiguous(memory_format=torch.channels_last)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -103,13 +119,13 @@ class AnnotatedDiffusion(TorchRecipe):
     Batches of 128, Adam with 1e-3, β linear from 1e-4 to 0.02, Huber loss, nothing clipped on the
     way back, variance β̃, no average of the weights.
 
-    Adapted: ``dim`` is the side of the image, 28 there and 8 here, or can be kept at 28. The
-    standardized convolutions divide by the standard deviation, as is meant; the text multiplies.
+    Adapted: ``dim`` is the side of the image, 28 there and 8 here. The standardized convolutions
+    divide by the standard deviation, as is meant; the text multiplies.
     """
 
-    def __init__(self, dim: int = SIDE) -> None:
+    def __init__(self, rate: float = 1e-3, batch_size: int = 128) -> None:
         """Build network and schedule."""
-        super().__init__(AnnotatedNetwork(dim), levels=300, batch_size=128, rate=1e-3)
+        super().__init__(AnnotatedNetwork(SIDE), 300, rate, batch_size)
         schedule = NoiseSchedule(make_betas("linear", 300, scaled=False))
         self.betas = schedule.betas
         self.signal = torch.tensor(schedule.sqrt_alphas_cumprod, dtype=torch.float32)
@@ -283,14 +299,13 @@ class SmallDiffusion(TorchRecipe):
     scale; the network sees x / √(1 + σ²). Adam with 7e-4, mean squared error, dropout 0.1, an
     average of the weights whose momentum rises to 0.999; drawn in 20 steps with ``gam`` 1.6.
 
-    Adapted: nothing else. Its batch of 1024 is two thirds of the digits, so that ``batch_size``
-    can be chosen.
+    Adapted: nothing else. Its batch of 1024 is two thirds of the digits.
     """
 
-    def __init__(self, batch_size: int = 1024) -> None:
+    def __init__(self, rate: float = 7e-4, batch_size: int = 1024) -> None:
         """Build network and noise levels."""
         self.sigmas = torch.logspace(math.log10(0.01), math.log10(20), 800)
-        super().__init__(SmallNetwork(self.sigmas), 800, batch_size, rate=7e-4)
+        super().__init__(SmallNetwork(self.sigmas), 800, rate, batch_size)
         self.averaged = copy.deepcopy(self.network)
 
     def noised(self, images: Any, t: Any, noise: Any) -> Any:

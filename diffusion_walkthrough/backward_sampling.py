@@ -348,9 +348,14 @@ def _asked(denoise: Any, x_t: Any, t: Any, variance: str | None) -> tuple[Any, A
     name = _chosen_variance(denoise, variance)
     if name == "learned":
         return (*denoise.with_variance(x_t, t), name)
+    return guess_x_start(denoise, x_t, t), None, name
+
+
+def guess_x_start(denoise: DenoiseFn, x_t: Any, t: Any) -> Any:
+    """Ask a denoise function; ValueError unless it answers with one number for each pixel."""
     x_start = as_float32(denoise(x_t, t))
     check_answer(x_start, x_t)
-    return x_start, None, name
+    return x_start
 
 
 def _chosen_variance(denoise: DenoiseFn, variance: str | None) -> str:

@@ -27,6 +27,9 @@ from diffusion_walkthrough.training import DiffusionModel
 #: The small trained models that ship with the package, by folder name.
 PRETRAINED = Path(__file__).parent / "pretrained"
 
+#: Where chapter 05 keeps what it has trained, below the folder in which it runs.
+KEPT = Path("my-models")
+
 #: Suffixes of single files, which a folder should not bear.
 FILE_SUFFIXES = {".h5", ".hdf5", ".json", ".npz", ".pickle", ".pkl", ".safetensors"}
 PARAMETERS_FILES = {"json": "parameters.json", "pickle": "parameters.pkl"}
@@ -117,6 +120,33 @@ def load_model(path_or_name: str | os.PathLike[str]) -> DiffusionModel:
     if not path.exists():
         path = _pretrained(str(path_or_name), path)
     return _load_keras_file(path) if path.is_file() else _load_folder(path)
+
+
+def kept_model(data: str | os.PathLike[str]) -> Path:
+    """Where chapter 05 keeps the model of a data set, or of a folder of pictures: by its name."""
+    return KEPT / Path(data).expanduser().resolve().name.removesuffix(".npz")
+
+
+def model_of(data: str | os.PathLike[str]) -> DiffusionModel:
+    """Load the model that draws like a data set: the one that ships, or chapter 05's own.
+
+    Args:
+        data: a name such as ``"digits"``, or the path of a folder of pictures.
+
+    Raises:
+        FileNotFoundError: if none ships for it, and chapter 05 has kept none here.
+        ValueError: as :func:`load_model` does.
+    """
+    if str(data) in pretrained_names():
+        return load_model(PRETRAINED / str(data))
+    place = kept_model(data)
+    if not place.exists():
+        raise FileNotFoundError(
+            f"No model of {str(data)!r} ships with the package, as of "
+            f"{', '.join(pretrained_names())}, and none is in {place}. Run chapter 05 with DATA = "
+            f"{str(data)!r} first: it trains one and keeps it there."
+        )
+    return load_model(place)
 
 
 def pretrained_names() -> list[str]:

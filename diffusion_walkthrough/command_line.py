@@ -31,7 +31,7 @@ PRESETS = ("digits", "mnist", "cifar10", "celeba_hq_256", "faces")
 SAMPLERS, SPACINGS = ("ddpm", "ddim", "dpm++2m", "heun"), ("even", "log_snr", "karras")
 CHECKPOINTS, MODEL, HISTORY, PICTURES = "checkpoints", "model", "history.csv", "pictures"
 
-#: More images than these make precision and recall slow, and hardly more exact.
+#: More images than these make precision and coverage slow, and hardly more exact.
 MOST_COMPARED = 10_000
 
 
@@ -126,7 +126,7 @@ def evaluate(options: argparse.Namespace) -> None:
     import keras
 
     from diffusion_walkthrough.checkpoints import load_model
-    from diffusion_walkthrough.evaluation import precision_recall
+    from diffusion_walkthrough.evaluation import density_coverage, precision_recall
     from diffusion_walkthrough.loss import bits_per_dim
 
     keras.utils.set_random_seed(options.seed)  # the noise that the loss asks about
@@ -138,9 +138,10 @@ def evaluate(options: argparse.Namespace) -> None:
     loss = model.evaluate(held_out, batch_size=options.batch_size, verbose=0)
     print(f"loss of {len(held_out)} held-out images: {loss:.4f}")
     drawn = np.concatenate(list(_drawn(model, len(held_out), options, None)))
+    real = training[:MOST_COMPARED]
     for name, images in {"drawn": drawn, "held-out": held_out}.items():
-        precision, recall = precision_recall(training[:MOST_COMPARED], images)
-        print(f"{len(images)} {name} images: precision {precision:.3f}, recall {recall:.3f}")
+        precision, coverage = precision_recall(real, images)[0], density_coverage(real, images)[1]
+        print(f"{len(images)} {name} images: precision {precision:.3f}, coverage {coverage:.3f}")
     if options.bits_per_dim:
         progress, levels = not options.quiet, parameters.pixel_levels
         how = {"batch_size": options.batch_size, "progress": progress, "seed": options.seed}

@@ -8,6 +8,7 @@ of pictures or an ``.npz`` file works just as well.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from pathlib import Path
@@ -30,6 +31,8 @@ FACES_COUNT = 10_000
 COMPANION_INDEX = 1354  # a three that everyone reads as a three
 NO_LABEL = -1
 LARGEST_SIDE = 4096
+FOLDER_SIDE = 16  # of a folder's pictures on a page: two cores train on them in minutes
+HELD_OUT_EVERY = 6  # of a set without a test split, each sixth image
 
 Images: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = NDArray[np.int32]
@@ -87,6 +90,54 @@ def load_images(
         images, labels = _load_npz(path, split)
     images, labels = _first(n, images, labels)
     return (images if image_size is None else _resized(images, image_size)), labels
+
+
+def training_and_held_out(
+    name: str | os.PathLike[str] = "digits",
+    n: int | None = None,
+    held_out: int | None = None,
+) -> tuple[Images, Labels, Images]:
+    """What a page needs of any data set: images to train on, their labels, and held-out images.
+
+    ``name`` is as for ``load_images``. Held out is the split "test"; of pictures in a folder, and
+    of an ``.npz`` that holds ``images`` only, each sixth one. A folder's pictures are resized to a
+    side of ``FOLDER_SIDE`` pixels. ``n`` and ``held_out`` are the most images of each kind; left
+    out, all of them. Raises as ``load_images`` does, and ValueError if fewer than 12 images have to
+    be divided.
+    """
+    if name in DATA_SET_NAMES or _has_test(_existing_path(name)):
+        (images, labels), (others, _) = (load_images(name, split=split) for split in SPLIT_NAMES)
+        return images[:n], labels[:n], others[:held_out]
+    folder = _existing_path(name).is_dir()
+    everything, labels = load_images(name, image_size=FOLDER_SIDE if folder else None)
+    if len(everything) < 2 * HELD_OUT_EVERY:
+        raise ValueError(
+            f"{name} holds {len(everything)} images, but at least {2 * HELD_OUT_EVERY} are needed "
+            "to train on some and to hold some out. Add pictures; some hundred are a good start."
+        )
+    aside = np.arange(len(everything)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    return everything[~aside][:n], labels[~aside][:n], everything[aside][:held_out]
+
+
+def _has_test(path: Path) -> bool:
+    """Whether a file brings a test split of its own; what cannot be read, ``load_images`` tells."""
+    with contextlib.suppress(*UNREADABLE_NPZ), np.load(path, allow_pickle=False) as arrays:
+        return "x_test" in getattr(arrays, "files", ())
+    return False
+
+
+def companion_of(
+    name: str | os.PathLike[str], images: Images, labels: Labels
+) -> tuple[Images, int]:
+    """The image that goes through a page, and its label: of the digits the 3, as everywhere.
+
+    Of other data sets it is the first of these images that has the highest label, so that of the
+    faces, for instance, it is one in the last hat.
+    """
+    if name == "digits":
+        return companion_digit()
+    place = int(np.argmax(labels))
+    return images[place].copy(), int(labels[place])
 
 
 def companion_digit() -> tuple[Images, int]:

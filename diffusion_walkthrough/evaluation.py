@@ -179,12 +179,11 @@ def frechet_distance(real: ArrayLike, drawn: ArrayLike, features: Features = fla
                 f"{name} has {len(rows)} image: a covariance needs at least 2, and to be worth "
                 "anything many more than there are features. Draw more images."
             )
-    means = [rows.mean(axis=0) for rows in sets]
-    covariances = [np.atleast_2d(np.cov(rows, rowvar=False)) for rows in sets]
-    # The trace of (Σ_1 Σ_2)^½ is the sum of the singular values of Σ_1^½ Σ_2^½.
-    shared = np.linalg.svd(_root(covariances[0]) @ _root(covariances[1]), compute_uv=False).sum()
+    means, roots = [rows.mean(axis=0) for rows in sets], [_root(rows) for rows in sets]
+    # The trace of (Σ_1 Σ_2)^½ is the sum of the singular values of R_1 R_2ᵀ, where RᵀR = Σ.
+    shared = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
     of_means = np.sum((means[0] - means[1]) ** 2)
-    of_spreads = np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * shared
+    of_spreads = sum(np.sum(root**2) for root in roots) - 2 * shared
     return max(float(of_means + of_spreads), 0.0)  # rounding may end just below 0
 
 
@@ -216,10 +215,10 @@ def real_against_real(
     return np.array([mark(real[order[count:]], real[order[:count]], **options) for order in orders])
 
 
-def _root(covariance: FloatArray) -> FloatArray:
-    """The symmetric matrix whose square is a covariance, also if that has no inverse."""
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+def _root(rows: FloatArray) -> FloatArray:
+    """A matrix R with RᵀR the covariance of the rows, and no more rows than it needs."""
+    spread = (rows - rows.mean(axis=0)) / np.sqrt(len(rows) - 1)
+    return np.asarray(np.linalg.qr(spread, mode="r"))
 
 
 def nearest_label_accuracy(

@@ -28,12 +28,17 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
-from diffusion_walkthrough.backward_sampling import DenoiseFn, ddpm_step, times
+from diffusion_walkthrough.backward_sampling import (
+    DenoiseFn,
+    ddpm_step,
+    guess_x_start,
+    times,
+)
 from diffusion_walkthrough.checks import choice, integer, real
 from diffusion_walkthrough.engine.drawing import check_whole, if_any
 from diffusion_walkthrough.forward_diffusion import as_float32
 from diffusion_walkthrough.noise_schedule import NOTHING_LEFT, FloatArray, NoiseSchedule
-from diffusion_walkthrough.predictions import check_answer, predict_noise_from_x_start
+from diffusion_walkthrough.predictions import predict_noise_from_x_start
 
 # One step -------------------------------------------------------------------------------------
 
@@ -48,7 +53,7 @@ def ddim_step(
     Asks once. Raises TypeError or ValueError unless η is a number in 0 … 1.
     """
     eta = real("eta", eta, "from 0 to 1", lambda eta: 0 <= eta <= 1)
-    x_start = _guess(denoise, x_t, t)
+    x_start = guess_x_start(denoise, x_t, t)
     return _moved(schedule, x_start, x_t, t, s, z, eta), x_start
 
 
@@ -70,7 +75,7 @@ def dpm_2m_step(
     ``before`` is t and the guess of x_0 of the step before, which a walk hands on; None, or a t of
     -1, for the first step.
     """
-    x_start = ahead = _guess(denoise, x_t, t)
+    x_start = ahead = guess_x_start(denoise, x_t, t)
     if before is not None:
         earlier, seen = before
         sigma_before, sigma, sigma_next = (b / a for a, b in _rates(schedule, x_t, earlier, t, s))
@@ -89,7 +94,7 @@ def heun_step(
     Order 2. Asks twice, but once in the step to the clean image, where no slope is left, and in one
     from where nothing is left of the image (a = 0, σ infinite), which stay DDIM's.
     """
-    x_start = _guess(denoise, x_t, t)
+    x_start = guess_x_start(denoise, x_t, t)
     x_s = _moved(schedule, x_start, x_t, t, s, z)
     (a_t, b_t), (a_s, b_s) = _rates(schedule, x_s, t, s)
     has_two_ends = ops.logical_and(a_t > 0, b_s > 0)
@@ -97,17 +102,13 @@ def heun_step(
     def corrected() -> Any:
         there = ops.maximum(s, 0)
         slope = predict_noise_from_x_start(schedule, x_t, t, x_start)
-        slope_there = predict_noise_from_x_start(schedule, x_s, there, _guess(denoise, x_s, there))
+        slope_there = predict_noise_from_x_start(
+            schedule, x_s, there, guess_x_start(denoise, x_s, there)
+        )
         way = b_s - a_s * b_t / a_t  # a_s (σ_s - σ_t)
         return ops.where(has_two_ends, x_s + way * (slope_there - slope) / 2, x_s)
 
     return if_any(has_two_ends, corrected, lambda: x_s), x_start
-
-
-def _guess(denoise: DenoiseFn, x_t: Any, t: Any) -> Any:
-    x_start = as_float32(denoise(x_t, t))
-    check_answer(x_start, x_t)
-    return x_start
 
 
 def _rates(schedule: NoiseSchedule, x: Any, *places: Any) -> list[tuple[Any, Any]]:

@@ -24,10 +24,11 @@ if os.environ.get("MUTANT"):
 SLOWEST_FIRST = (
     "08b_the_machine.ipynb", "05_training.ipynb", "06_backward_sampling.ipynb",
     "07_evaluation.ipynb", "09_faster_sampling.ipynb", "00_start_here.ipynb",
-    "08_scaling_up.ipynb", "04b_the_bound.ipynb", "test_checkpoints.py",
+    "test_data_sets.py", "08_scaling_up.ipynb", "04b_the_bound.ipynb", "test_checkpoints.py",
     "test_precision.py", "test_resuming.py", "test_backward_sampling.py", "04_loss.ipynb",
     "test_training_choices.py", "test_loss.py", "test_cores.py", "test_running.py",
-    "test_devices.py", "test_training.py", "test_scaling_up.py", "test_command_line.py",
+    "test_devices.py", "test_data_sets_07.py", "07b_new_images.ipynb", "test_training.py",
+    "test_scaling_up.py", "test_command_line.py",
     "03b_unet_deeper.ipynb", "test_plan.py", "test_guarding.py", "test_unet.py",
 )  # fmt: skip
 

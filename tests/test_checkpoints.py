@@ -16,7 +16,9 @@ from tiny import SMALLEST_UNET
 from diffusion_walkthrough import checkpoints, faces
 from diffusion_walkthrough.checkpoints import (
     PRETRAINED,
+    kept_model,
     load_model,
+    model_of,
     pretrained_names,
     save_model,
 )
@@ -366,3 +368,32 @@ def test_a_keras_file_asks_the_same_questions_when_it_is_evaluated(tmp_path):
     images = load_images("digits")[0][:64, 2:6, 2:6]
     losses = [m.evaluate(images, batch_size=32, verbose=0) for m in (model, again)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+# By the name of a data set -----------------------------------------------------------------------
+
+
+def test_the_model_of_a_data_set_is_the_one_that_ships(tmp_path, monkeypatch, first):
+    monkeypatch.chdir(tmp_path)
+    save_model(first, "digits")  # a folder of that name does not matter, nor what 05 has kept
+    save_model(first, kept_model("digits"))
+    assert (
+        model_of("digits").diffusion_parameters
+        == load_model(PRETRAINED / "digits").diffusion_parameters
+    )
+
+
+def test_the_model_of_other_data_is_the_one_that_was_kept(tmp_path, monkeypatch, first):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my cats").mkdir()  # the folder of pictures, which is no model
+    for data in ("cifar10", "my cats", tmp_path / "my cats", "some/where.npz"):
+        save_model(first, kept_model(data), overwrite=True)
+        np.testing.assert_array_equal(prediction(model_of(data)), prediction(first))
+    assert kept_model("my cats") == kept_model(tmp_path / "my cats") == Path("my-models/my cats")
+    assert kept_model("some/where.npz") == Path("my-models/where")
+
+
+def test_without_a_model_the_error_says_how_to_get_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="Run chapter 05 with DATA = 'cifar10' first"):
+        model_of("cifar10")

@@ -22,7 +22,7 @@ from diffusion_walkthrough.checkpoints import load_model
 from diffusion_walkthrough.command_line import main
 from diffusion_walkthrough.data import load_images, to_uint8
 from diffusion_walkthrough.engine.callbacks import SampleHistory
-from diffusion_walkthrough.evaluation import precision_recall
+from diffusion_walkthrough.evaluation import density_coverage, precision_recall
 from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters, save_parameters
 from diffusion_walkthrough.planner.plan import plan
 from diffusion_walkthrough.training import DiffusionModel
@@ -317,8 +317,9 @@ def test_evaluation_is_that_of_the_chapters(run, workshop, capsys):
     model.compile()
     loss = model.evaluate(held_out, batch_size=64, verbose=0)
     assert f"loss of 20 held-out images: {loss:.4f}" in printed
-    precision, recall = precision_recall(IMAGES, held_out)
-    assert f"20 held-out images: precision {precision:.3f}, recall {recall:.3f}" in printed
+    precision = precision_recall(IMAGES, held_out)[0]
+    coverage = density_coverage(IMAGES, held_out)[1]
+    assert f"20 held-out images: precision {precision:.3f}, coverage {coverage:.3f}" in printed
     assert "20 drawn images: precision 0." in printed
     bits = float(printed.split("held-out images: ")[-1].split()[0])
     assert 0 < bits < 20

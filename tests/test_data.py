@@ -14,11 +14,14 @@ from sklearn.datasets import load_digits
 from diffusion_walkthrough import faces
 from diffusion_walkthrough.data import (
     COMPANION_INDEX,
+    FOLDER_SIDE,
     check_image_range,
     companion_digit,
+    companion_of,
     from_uint8,
     load_images,
     to_uint8,
+    training_and_held_out,
 )
 
 DATASETS = Path(
@@ -480,3 +483,74 @@ def test_the_remedies_do_remedy():
     check_image_range(np.arange(256) / 127.5 - 1)
     check_image_range(np.linspace(0, 1) * 2 - 1)
     check_image_range(np.array([-1.5, 2.0]).clip(-1, 1))
+
+
+# --- one call for any data set --------------------------------------------------------------------
+
+
+def test_training_and_held_out_images_are_the_two_splits():
+    images, labels, held_out = training_and_held_out("digits")
+    for got, expected in zip((images, labels), load_images("digits"), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(held_out, load_images("digits", split="test")[0])
+
+
+def test_training_and_held_out_images_are_at_most_as_many_as_asked():
+    images, labels, held_out = training_and_held_out("faces", 50, 20)
+    assert (len(images), len(labels), len(held_out)) == (50, 50, 20)
+    images, labels, held_out = training_and_held_out("digits", 9999, 9999)
+    assert (len(images), len(labels), len(held_out)) == (1500, 1500, 297)
+
+
+def test_of_a_folder_each_sixth_picture_is_held_out(tmp_path):
+    for number in range(13):
+        save_picture(tmp_path / "ab"[number % 2] / f"{number:02}.png", grey(number, (20, 30)))
+    images, labels, held_out = training_and_held_out(tmp_path)
+    assert images.shape == (11, FOLDER_SIDE, FOLDER_SIDE, 1)
+    in_order = [0, 2, 4, 6, 8, 10, 12, 1, 3, 5, 7, 9, 11]  # subfolder a, then b
+    expected = [n for place, n in enumerate(in_order) if place not in (5, 11)]
+    assert to_uint8(images)[:, 0, 0, 0].tolist() == expected
+    assert labels.tolist() == [n % 2 for n in expected]
+    assert to_uint8(held_out)[:, 0, 0, 0].tolist() == [10, 9]
+    assert [len(x) for x in training_and_held_out(tmp_path, 3, 1)] == [3, 3, 1]
+
+
+def test_of_a_file_the_test_split_is_held_out_if_it_has_one(tmp_path):
+    pixels = np.arange(24, dtype=np.uint8).repeat(64).reshape(24, 8, 8)
+    np.savez(tmp_path / "two.npz", x_train=pixels[:20], x_test=pixels[20:])
+    assert [len(x) for x in training_and_held_out(tmp_path / "two.npz")] == [20, 20, 4]
+    np.savez(tmp_path / "one.npz", images=pixels)
+    images, labels, held_out = training_and_held_out(tmp_path / "one.npz")
+    assert [len(images), len(labels), len(held_out)] == [20, 20, 4]
+    assert to_uint8(held_out)[:, 0, 0, 0].tolist() == [5, 11, 17, 23]
+
+
+def test_too_few_pictures_are_refused_with_the_number_that_is_needed(tmp_path):
+    for number in range(11):
+        save_picture(tmp_path / f"{number}.png", grey(number))
+    with pytest.raises(ValueError, match="11 images, but at least 12"):
+        training_and_held_out(tmp_path)
+
+
+def test_a_data_set_that_does_not_exist_is_named():
+    with pytest.raises(ValueError, match="neither a data set"):
+        training_and_held_out("digitz")
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
+        training_and_held_out("no/such/folder")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="cannot be read as an"):
+        training_and_held_out(tmp_path / "a.npz")
+
+
+def test_the_companion_is_the_three_or_the_first_with_the_highest_label():
+    images, labels = load_images("digits")
+    image, label = companion_of("digits", images, labels)
+    np.testing.assert_array_equal(image, companion_digit()[0])
+    assert label == 3
+    images, labels = load_images("faces", n=100)
+    image, label = companion_of("faces", images, labels)
+    np.testing.assert_array_equal(image, images[labels.tolist().index(labels.max())])
+    assert label == labels.max()

@@ -544,3 +544,38 @@ def test_importing_parameters_loads_only_the_standard_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- by the name of a data set --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "preset"),
+    [
+        ("digits", (8, 8, 1), DiffusionParameters.digits),
+        ("faces", (16, 16, 3), DiffusionParameters.faces),
+        ("mnist", (28, 28, 1), DiffusionParameters.mnist),
+        ("fashion_mnist", (28, 28, 1), DiffusionParameters.mnist),
+    ],
+)
+def test_a_data_set_has_the_settings_of_its_name_and_a_planned_end(name, shape, preset):
+    found = DiffusionParameters.for_data(name, shape)
+    assert found.training.decay_steps is not None
+    assert found == preset()
+
+
+@pytest.mark.parametrize("side", [6, 8, 16, 18, 28, 32, 64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_without_settings_of_their_own_get_those_of_the_faces_in_their_shape(side, channels):
+    shape = (side, side, channels)
+    for name in ("cifar10", "some/folder", "digits" if side != 8 else "x", Path("some/folder")):
+        found = DiffusionParameters.for_data(name, shape)
+        assert found.unet.image_shape == shape
+        assert found.training == DiffusionParameters.faces().training
+        assert all(size <= 8 for size in found.unet.attention_sizes)
+
+
+@pytest.mark.parametrize("shape", [(8, 16, 3), (15, 15, 1), (16, 16)])
+def test_a_shape_that_no_network_fits_is_refused_with_a_remedy(shape):
+    with pytest.raises(ValueError, match=r"image_shape=.*even side.*image_size=16"):
+        DiffusionParameters.for_data("pictures", shape)

@@ -233,7 +233,7 @@ MISTAKES = (
     ),
     Mistake(
         "small_variance_for_the_digits",
-        "the variance in the preset of the digits is the one that leaves more of them out",
+        "the variance in the preset of the digits is the one that draws too tidy ones",
         "parameters",
         "                decay_steps=1080,\n"
         "                ema_momentum=None,\n"
@@ -247,7 +247,7 @@ MISTAKES = (
         '            variance="fixed_small",',
         (
             "test_backward_sampling.py"
-            "::test_the_variance_of_the_digits_draws_well_and_leaves_little_out",
+            "::test_the_variance_of_the_digits_draws_well_and_as_densely_as_real_ones_lie",
         ),
     ),
     Mistake(
@@ -430,8 +430,8 @@ MISTAKES = (
         "covariance_by_n",
         "a Fréchet distance with covariances divided by n instead of n - 1",
         "evaluation",
-        "np.cov(rows, rowvar=False)",
-        "np.cov(rows, rowvar=False, bias=True)",
+        "np.sqrt(len(rows) - 1)",
+        "np.sqrt(len(rows))",
         (
             "test_evaluation.py"
             "::test_the_distance_of_two_bells_in_one_dimension_is_known_in_closed_form",

@@ -1,4 +1,4 @@
-"""Draw the picture at the top of the README with the model that ships.
+"""Draw the picture at the top of the README with the model of faces that ships.
 
 python tools/readme_picture.py
 """
@@ -9,21 +9,26 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_walkthrough.backward_sampling import p_sample_loop_trajectory
+from diffusion_walkthrough.backward_sampling import p_sample_loop_progressive
 from diffusion_walkthrough.checkpoints import load_model
 from diffusion_walkthrough.classroom import plots
 
-PICTURE = Path(__file__).resolve().parent.parent / "docs" / "from_noise_to_digits.png"
+PICTURE = Path(__file__).resolve().parent.parent / "docs" / "from_noise_to_faces.png"
 
 
-def journeys(count: int = 8, stops: int = 14) -> np.ndarray:
-    """Draw some digits, one row each, from noise on the left to the digit on the right."""
-    model = load_model("digits")
+def journeys(count: int = 7, stops: int = 12) -> np.ndarray:
+    """Draw some faces, one row each, from noise on the left to the face on the right.
+
+    The pictures are evenly apart in √t: with this schedule that is how strong the noise is.
+    """
+    model = load_model("faces")
     shape = (count, *model.diffusion_parameters.unet.image_shape)
-    walk = p_sample_loop_trajectory(model.denoise, model.schedule, shape, stops=stops, seed=3)
-    _, pictures = walk
-    by_row = np.swapaxes(pictures, 0, 1).reshape(-1, *shape[1:])
-    return plots.tile(by_row / 1.2, columns=stops, scale=6, gap=3)
+    walk = p_sample_loop_progressive(model.denoise, model.schedule, shape, seed=3)
+    pictures = np.stack([np.asarray(stop.x) for stop in walk])  # t from T-1 down to -1
+    left = np.linspace(1, 0, stops) ** 2 * (len(pictures) - 1)
+    chosen = pictures[len(pictures) - 1 - np.round(left).astype(int)]
+    by_row = np.swapaxes(chosen, 0, 1).reshape(-1, *shape[1:])
+    return plots.tile(np.clip(by_row, -1, 1), columns=stops, scale=4, gap=4)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -52,17 +53,23 @@ def train(name: str, images: np.ndarray, seed: int = 0, **options: Any) -> Diffu
 
 
 def marks_of_digits(drawn: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> None:
-    """Print how drawn digits compare with held-out real ones."""
-    for name, theirs, best in zip(
-        ("precision", "recall"),
-        precision_recall(training, drawn, k=3),
-        precision_recall(training, held_out, k=3),
-        strict=True,
-    ):
-        print(f"{name}: {theirs:.3f}, held-out digits {best:.3f}, ratio {theirs / best:.3f}")
-    distances = [nearest_distance(images, training).mean() for images in (drawn, held_out)]
-    ratio = distances[0] / distances[1]
-    print(f"nearest distance to the training set, over that of held-out digits: {ratio:.3f}")
+    """Print how drawn digits compare with held-out ones, in lots of as many as there are of these.
+
+    Coverage depends on how many there are. The ± is the standard deviation of the lots.
+    """
+    n = len(held_out)
+    lots = [drawn[start : start + n] for start in range(0, len(drawn) - n + 1, n)]
+    marks: dict[str, Callable[[np.ndarray], float]] = {
+        "precision": lambda images: precision_recall(training, images)[0],
+        "coverage": lambda images: density_coverage(training, images)[1],
+        "nearest distance": lambda images: nearest_distance(images, training).mean(),
+    }
+    for name, mark in marks.items():
+        theirs, best = np.array([mark(lot) for lot in lots]), mark(held_out)
+        print(
+            f"{name} of {len(lots)} times {n}: {theirs.mean():.3f} ± {theirs.std(ddof=1):.3f}, "
+            f"held-out digits {best:.3f}, ratio {theirs.mean() / best:.2f}"
+        )
 
 
 def marks_of_faces(drawn: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from diffusion_walkthrough.classroom.figures import backward_sampling as figures
 from diffusion_walkthrough.classroom.plots import figure_to_array
-from diffusion_walkthrough.evaluation import precision_recall
+from diffusion_walkthrough.evaluation import density_coverage, precision_recall
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 
@@ -61,18 +61,22 @@ def test_heaps_count_what_they_are_given():
     np.testing.assert_allclose(line.get_ydata(), ONE_DIMENSIONAL_WORLD.pdf(line.get_xdata()))
 
 
-def test_the_balls_show_what_precision_and_recall_count():
+def test_the_balls_show_what_precision_and_coverage_count():
     rng = np.random.default_rng(0)
-    real, drawn = rng.normal(0, 1, (12, 2)), rng.normal(0.7, 1, (9, 2))
+    real, drawn = rng.normal(0, 1, (12, 2)), rng.normal(1.2, 1, (9, 2))
     left, right = figures.balls(real, drawn, k=3).axes
-
-    def share_within(points, axes):
-        circles = [(np.array(c.center), c.radius) for c in axes.patches]
-        hits = [any(np.linalg.norm(p - c) <= r + 1e-12 for c, r in circles) for p in points]
-        return np.mean(hits)
-
-    expected = precision_recall(real, drawn, k=3)
-    assert (share_within(drawn, left), share_within(real, right)) == pytest.approx(expected)
+    circles = [(np.array(c.center), c.radius) for c in left.patches]
+    hits = [any(np.linalg.norm(p - c) <= r + 1e-12 for c, r in circles) for p in drawn]
+    precision, coverage = precision_recall(real, drawn)[0], density_coverage(real, drawn, k=3)[1]
+    assert np.mean(hits) == pytest.approx(precision)
+    full, hollow = (line.get_xydata() for line in left.lines[1:])
+    np.testing.assert_array_equal(full, drawn[hits])
+    np.testing.assert_array_equal(hollow, drawn[~np.array(hits)])
+    assert f"precision: {len(full)} of 9 " in left.get_title()
+    reached = [c.get_facecolor() == left.patches[0].get_facecolor() for c in right.patches]
+    assert 0 < coverage < 1
+    assert np.mean(reached) == pytest.approx(coverage)
+    assert f"coverage: {sum(reached)} of 12 " in right.get_title()
 
 
 SCHEDULE_100 = NoiseSchedule(make_betas("linear", 100))

@@ -1,11 +1,17 @@
-"""Exercises of chapter 07: solutions are right, foreseen mistakes get their own hints."""
+"""Exercises of chapters 07 and 07b: solutions are right, foreseen mistakes get their own hints."""
 
 import numpy as np
 import pytest
 
 from diffusion_walkthrough import evaluation
+from diffusion_walkthrough.backward_sampling import walk
 from diffusion_walkthrough.classroom.exercises import evaluation as ask
+from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.evaluation import frechet_distance
+from diffusion_walkthrough.exact_denoiser import optimal_denoiser, patch_denoiser
+from diffusion_walkthrough.faster_sampling import ddim_step
+from diffusion_walkthrough.forward_diffusion import q_sample
+from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
 
 
 def by_the_package(a, b):
@@ -99,6 +105,9 @@ def test_the_floor(answer):
 REPLIES = {
     ask.check_which_is_better: ("c", {"a": "any distance", "b": "by feel", "d": "own n"}),
     ask.check_dense: ("b", {"a": "in no ball", "c": "of all kinds", "d": "nearly every ball"}),
+    ask.check_fewer: ("b", {"a": "make anything up", "c": "all the weight", "d": "fewer digits"}),
+    ask.check_one_pixel: ("b", {"a": "nothing but itself", "c": "settles", "d": "by itself"}),
+    ask.check_far: ("c", {"a": "no merit", "b": "next to nothing", "d": "as a whole"}),
     ask.check_cannot_be: ("c", {"a": "huge", "b": "smudges", "d": "Look at the pairs"}),
 }
 
@@ -120,3 +129,84 @@ def test_what_the_exercises_say_of_density_and_coverage_is_so():
     density, coverage = evaluation.density_coverage(np.concatenate([some, rest]), few_kinds)
     assert density > 1.6
     assert coverage <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (54_000, "for 3 × 3"),
+        (96_000, "near the border"),
+        (1_500, "only the same place"),
+        (13_500, "along one side again"),
+        (37_500, "how many pixels"),
+        (6_000, "one side only"),
+        (12_000, "not added"),
+        (16, "in one image"),
+    ],
+)
+def test_wrong_numbers_of_patches_get_their_hint(answer, hint):
+    verdict = ask.check_patches(answer)
+    assert verdict.right is False
+    assert hint in verdict.message
+
+
+def test_the_number_of_patches_is_that_of_all_windows():
+    windows = np.lib.stride_tricks.sliding_window_view(np.zeros((1500, 8, 8)), (5, 5), axis=(1, 2))
+    assert ask.check_patches(np.prod(windows.shape[:3])).right is True
+    assert ask.solution_patches == 24_000
+
+
+def bell(seen, patches, a, b):
+    weights = np.exp(-((seen - a * patches) ** 2).sum(axis=1) / (2 * b**2))
+    return weights / weights.sum()
+
+
+GUESS_MISTAKES = {
+    "with a times each patch": lambda s, p, a, b: bell(s, p, 1, b) @ p[:, 4],
+    "not by 2 b": lambda s, p, a, b: bell(s, p, a, b**0.5) @ p[:, 4],
+    "*twice*": lambda s, p, a, b: bell(s, p, a, b / 2**0.5) @ p[:, 4],
+    "depends on the noise": lambda s, p, a, b: bell(s, p, a, 0.5**0.5) @ p[:, 4],
+    "fit *worst*": lambda s, p, a, b: bell(s, p, a, 1j * b).real @ p[:, 4],
+    "alone": lambda s, p, a, b: p[bell(s, p, a, b).argmax(), 4],
+    "count alike": lambda s, p, a, b: p[:, 4].mean(),
+    "add up to 1": lambda s, p, a, b: (
+        np.exp(-((s - a * p) ** 2).sum(axis=1) / (2 * b**2)) @ p[:, 4]
+    ),
+    "whole patch": lambda s, p, a, b: bell(s, p, a, b) @ p,
+    "clean already": lambda s, p, a, b: a * bell(s, p, a, b) @ p[:, 4],
+    "noisy pixel itself": lambda s, p, a, b: s[4],
+}
+
+
+@pytest.mark.parametrize("hint", GUESS_MISTAKES)
+def test_each_mistake_in_a_guess_gets_its_hint(hint):
+    verdict = ask.check_guess(GUESS_MISTAKES[hint])
+    assert verdict.right is False
+    assert hint in verdict.message
+
+
+def test_a_right_guess_is_right_and_the_package_s():
+    assert ask.check_guess(lambda s, p, a, b: bell(s, p, a, b) @ p[:, 4]).right is True
+    assert ask.check_guess(ask.solution_guess).right is True
+    rng, schedule = np.random.default_rng(0), NoiseSchedule(make_betas("linear", 50))
+    images, t = rng.uniform(-1, 1, (7, 3, 3, 1)).astype("float32"), np.array([20])
+    x_t = np.asarray(q_sample(schedule, images[:1], t, rng.standard_normal((1, 3, 3, 1))))
+    a, b = schedule.rates(20, 0)
+    by_hand = ask.solution_guess(x_t.ravel(), images.reshape(7, 9), a, b)
+    by_package = np.asarray(patch_denoiser(images, schedule, 3)(x_t, t))[0, 1, 1, 0]
+    assert by_hand == pytest.approx(by_package, abs=1e-5)
+
+
+def test_what_the_exercises_say_of_half_the_digits_and_of_single_pixels_is_so():
+    schedule, digits = NoiseSchedule(make_betas("cosine", 100)), load_images("digits")[0]
+    start = np.random.default_rng(0).standard_normal((8, 8, 8, 1)).astype("float32")
+
+    def drawn_by(denoise):
+        return np.asarray(walk(ddim_step, denoise, schedule, start.shape, x_T=start, steps=20))
+
+    copies = drawn_by(optimal_denoiser(digits[:750], schedule))
+    assert evaluation.nearest_distance(copies, digits[:750]).max() < 0.2
+    speckles = drawn_by(patch_denoiser(digits, schedule, 1))
+    beside = np.corrcoef(speckles[:, :, 1:].ravel(), speckles[:, :, :-1].ravel())[0, 1]
+    assert abs(beside) < 0.15
+    assert np.mean(speckles < -0.9) == pytest.approx(np.mean(digits < -0.9), abs=0.15)

@@ -1,4 +1,4 @@
-"""Pictures of chapter 07: right numbers, and pictures that change with what they show."""
+"""Pictures of chapters 07 and 07b: right numbers, and pictures that change with what they show."""
 
 import numpy as np
 import pytest
@@ -86,6 +86,18 @@ def test_pairs_stand_above_each_other_under_their_ratio():
     assert [figure.axes[i].get_ylabel() for i in (0, 2)] == ["drawn", "nearest"]
 
 
+def test_shares_are_shown_over_the_range_of_real_ones_and_marked_where_they_leave_it():
+    real = [{"hat": 0.1, "eye_colour": 0.2}, {"hat": 0.3, "eye_colour": 0.25}]
+    axes = figures.shares_apart({"hat": 0.2, "eye_colour": 0.4}, real).axes[0]
+    ranges, bars = axes.patches[:2], axes.patches[2:]
+    assert [r.get_x() for r in ranges] == pytest.approx([0.1, 0.2])
+    assert [r.get_width() for r in ranges] == pytest.approx([0.2, 0.05])
+    assert [b.get_width() for b in bars] == [0.2, 0.4]
+    np.testing.assert_array_equal(axes.lines[0].get_data(), [[0.4], [1]])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["hat", "eye colour"]
+    assert axes.get_legend().get_texts()[0].get_text() == "2 sets of real ones"
+
+
 def test_each_window_has_its_line():
     axes = figures.windows([1, 2], {"3 x 3": [0.1, 0.2], "all": [0.4, 0.3]}).axes[0]
     np.testing.assert_array_equal(axes.lines[1].get_ydata(), [0.4, 0.3])
@@ -132,6 +144,7 @@ def test_rows_carry_their_names_and_colours():
         lambda: figures.marks({"one": {"a": [1.0]}}),
         lambda: figures.distances({"a": [1.0, 2.0]}),
         lambda: figures.pairs(some_images(0), some_images(1), [0.1, 0.2, 0.3]),
+        lambda: figures.shares_apart({"a": 0.2, "b": 0.4}, [{"a": 0.3, "b": 0.1}]),
         lambda: figures.windows([1, 2], {"a": [1.0, 2.0]}),
         lambda: figures.rows({"a": some_images(0)}),
     ],

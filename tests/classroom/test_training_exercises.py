@@ -132,21 +132,6 @@ def test_what_marks_nothing_of_its_own_is_told_so(attempt, hint):
     assert hint in verdict.message
 
 
-@pytest.mark.parametrize(
-    ("check", "attempt"),
-    [
-        (ask.check_steps, ...),
-        (ask.check_start_share, ...),
-        (ask.check_one_t, None),
-        (ask.check_own_marking, ...),
-        (ask.check_own_marking, marked(lambda *_: ...)),
-        (ask.check_learning_rate, lambda _: ...),
-    ],
-)
-def test_no_attempt_is_recognized(check, attempt):
-    assert check(attempt).right is None
-
-
 @pytest.mark.parametrize("check", [ask.check_learning_rate])
 @pytest.mark.parametrize("attempt", [3, "text", lambda *_: 1 / 0, lambda *_: None])
 def test_what_is_no_answer_is_told_so(check, attempt):

@@ -170,17 +170,6 @@ def test_each_foreseen_mistake_gets_its_own_hint(check, attempt, part):
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("attempt", [..., None], ids=["dots", "None"])
-def test_no_attempt_is_recognized(check, attempt):
-    assert check(attempt).right is None
-
-
-@pytest.mark.parametrize("check", FUNCTIONS, ids=lambda check: check.__name__)
-def test_a_function_that_still_returns_the_dots_is_no_attempt(check):
-    assert check(lambda first, second: ...).right is None
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("attempt", ["many", -1, np.zeros((2, 3)), 3.5, [[], [1]]], ids=str)
 def test_nonsense_gets_a_sentence(check, attempt):
     verdict = check(attempt)

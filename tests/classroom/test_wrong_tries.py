@@ -165,6 +165,21 @@ def mixed(divisor=lambda s: 1.0, first=lambda s: 1 - s, second=lambda s: s):
     return attempt
 
 
+# --- 07b
+
+
+def window_guess(
+    of_image=lambda a: a, width=lambda b: 2 * b**2, to=lambda squares: squares, middle=4
+):
+    def attempt(seen, patches, a, b):
+        off = to(((seen - of_image(a) * patches) ** 2).sum(axis=1))
+        fit = -off / width(b)
+        weights = np.exp(fit - fit.max())
+        return weights @ patches[:, middle] / weights.sum()
+
+    return attempt
+
+
 # --- 09
 
 
@@ -414,6 +429,17 @@ TRIES = {
         lambda d, r: (d.min(axis=0) <= r).mean(), lambda d, r: (d.min(axis=0) <= r[:25]).mean(),
     ],
     "evaluation.floor": [0.7, 1.4, 5.6, 2.8, 0.0875, 0, 0.175, 0.5, 4, 0.25, 0.035],
+    "evaluation.patches": [54_000, 96_000, 1_500, 13_500, 37_500, 6_000, 12_000, 16, 25, 36_000],
+    "evaluation.guess": [
+        window_guess(of_image=lambda a: 1), window_guess(width=lambda b: 2 * b),
+        window_guess(width=lambda b: b**2), window_guess(width=lambda b: 1),
+        window_guess(width=lambda b: -2 * b**2), window_guess(to=root),
+        lambda s, p, a, b: p[((s - a * p) ** 2).sum(axis=1).argmin(), 4],
+        lambda s, p, a, b: p[:, 4].mean(), lambda s, p, a, b: s[4], lambda s, p, a, b: s[4] / a,
+        lambda s, p, a, b: np.exp(-((s - a * p) ** 2).sum(axis=1) / (2 * b**2)) @ p[:, 4],
+        window_guess(middle=slice(None)), lambda s, p, a, b: a * window_guess()(s, p, a, b),
+        lambda s, p, a, b: (s - p) @ p,
+    ],
     "faster_sampling.ddim_step": [
         ddim(divided=0), ddim(taken=0), ddim(of_image=lambda a, b: 1), ddim(divided=2),
         ddim(of_noise=lambda a, b: 1), ddim(of_noise=lambda a, b: -b), ddim(of_image=root),

@@ -93,8 +93,8 @@ def test_a_step_in_parts_keeps_one_part_and_the_sum_of_the_gradients(run):
 
 
 def test_the_average_of_the_weights_is_one_more_copy():
-    without = memory(trained_with(MNIST, ema_momentum=None))
-    assert memory(MNIST).training_state - without.training_state == without.weights
+    averaged, without = (memory(trained_with(MNIST, ema_momentum=share)) for share in (0.99, None))
+    assert averaged.training_state - without.training_state == without.weights
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])

@@ -176,11 +176,11 @@ solution_impossible = "c"
 
 
 def check_what_is_missing(attempt: Any) -> Verdict:
-    """Mark the letter of the model that has precision 0.98 and recall 0.30."""
+    """Mark the letter of the model with precision 0.98, and coverage 0.30 where real has 0.92."""
     replies = {
-        "a": "Copies of all training images would have a high recall too: copies reach everything.",
+        "a": "Then coverage would be high: copies reach every ball, each its own.",
         "b": "Then hardly a drawing would lie among the real ones, and precision would be low.",
-        "d": "That is the other way round: high recall and low precision.",
+        "d": "That is the other way round: high coverage and low precision.",
     }
     message = (
         "What it draws is good, and most of what is real it never draws. Of 64 pictures that all "

@@ -1,4 +1,4 @@
-"""Exercises of chapter 07: a distance and a coverage by hand, the floor, and marks that mislead."""
+"""Exercises of chapters 07 (marks by hand, and marks that mislead) and 07b (who sees how much)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from diffusion_walkthrough.classroom.exercises.verdicts import (
     Verdict,
@@ -168,3 +169,149 @@ def check_cannot_be(attempt: Any) -> Verdict:
 
 
 solution_cannot_be = "c"
+
+
+# 07b
+
+
+def check_fewer(attempt: Any) -> Verdict:
+    """Mark what the exact denoiser of half of the training digits draws."""
+    replies = {
+        "a": "It cannot make anything up: whatever it answers is an average of the digits it was "
+        "given, and in the end of a single one.",
+        "c": "An average is blurred while there is much noise. At the end of the walk one digit "
+        "explains what is seen better than all others, and has all the weight.",
+        "d": "A mosaic comes from not seeing the whole image. It still sees all of it; it only "
+        "has fewer digits to compare with.",
+    }
+    message = (
+        "To know less is not to see less. With one digit it would draw that one, with all digits "
+        "of the world all of these: what is new comes from the window, not from the set."
+    )
+    return mark_choice(attempt, right="b", message=message, replies=replies)
+
+
+solution_fewer = "b"
+
+
+def check_one_pixel(attempt: Any) -> Verdict:
+    """Mark what a window of a single pixel draws."""
+    replies = {
+        "a": "To make a digit, a pixel must know something of the others: this one knows nothing "
+        "but itself.",
+        "c": "All pixels grey is the best guess while there is much noise. On the way down each "
+        "one settles for a value that pixels of digits have, most often black.",
+        "d": "A copy needs the whole image to be compared. Here each pixel is compared by itself.",
+    }
+    message = (
+        "Each pixel walks as in the one-dimensional world, where all pixels of all digits are the "
+        "data. It takes a value that occurs, and its neighbours do not matter."
+    )
+    return mark_choice(attempt, right="b", message=message, replies=replies)
+
+
+solution_one_pixel = "b"
+
+
+def check_far(attempt: Any) -> Verdict:
+    """Mark what is shown if all drawn images are far from all training images."""
+    replies = {
+        "a": "The 3 × 3 mosaics are the farthest of all on this page, and none of them is a digit. "
+        "Novelty alone is no merit.",
+        "b": "A network may have learned next to nothing and draw noise: that is far away, too.",
+        "d": "It says something: no training image was copied as a whole.",
+    }
+    message = (
+        "Far away are new digits, and far away is garbage. So ask for both: a distance that says "
+        "nothing was copied, and a precision that says it looks like the real ones."
+    )
+    return mark_choice(attempt, right="c", message=message, replies=replies)
+
+
+solution_far = "c"
+
+
+def check_patches(attempt: Any) -> Verdict:
+    """Mark with how many patches a 5 x 5 window in the middle is compared, of 1,500 8 x 8 images.
+
+    Such a window fits into an image at 4 · 4 places.
+    """
+    hints = [
+        (54_000, "That is the number for 3 × 3, which fit at 6 · 6 places. A larger window fits at "
+         "fewer."),
+        (96_000, "Not around each of the 64 pixels: near the border a window of 5 × 5 is cut off, "
+         "and is compared with others that are cut off alike."),
+        (1_500, "One patch of each image would be right if only the same place counted. Here they "
+         "come from anywhere in the image."),
+        (13_500, "Count the places along one side again: the window can begin at column 0, 1, 2 "
+         "and 3."),
+        (37_500, "25 is how many pixels a patch has. Asked is at how many places it fits."),
+        (6_000, "That is along one side only. The window can move sideways and up and down."),
+        (12_000, "The places along both sides are multiplied, not added."),
+        (16, "That is in one image. There are 1,500 of them."),
+    ]  # fmt: skip
+    right = (
+        "4 · 4 places in each of 1,500 images. The larger the window, the fewer patches there are, "
+        "and the more alike two must be to explain it: in the end there is one, a copy."
+    )
+    return mark(attempt, 24_000, hints, right, tolerance=1e-6)
+
+
+solution_patches = 1500 * (8 - 5 + 1) ** 2
+look_patches = (
+    "the cell that works one pixel out by hand: it prints the number for windows of 3 × 3."
+)
+steps_patches = "at how many places a window of 5 × 5 fits into 8 × 8 pixels, times 1,500 images."
+
+
+def check_guess(attempt: Callable[..., Any]) -> Verdict:
+    """Mark a function ``(seen, patches, a, b)``: the guess of a pixel from the window around it.
+
+    ``seen`` is (9,), what the window shows of a noisy image, ``patches`` (n, 9), clean ones.
+    """
+    rng = np.random.default_rng(5)
+    patches, a, b = rng.uniform(-1, 1, (30, 9)), 0.6, 0.8
+    seen = a * patches[3] + b * rng.standard_normal(9)
+    squares = ((seen - a * patches) ** 2).sum(axis=1)
+    weights, middles = softmax(-squares / (2 * b**2)), patches[:, 4]
+    answer = call(attempt, seen, patches, a, b)
+    hints = [
+        (softmax(-((seen - patches) ** 2).sum(axis=1) / (2 * b**2)) @ middles, "The noisy image "
+         "holds a times the clean one: compare what is seen with a times each patch."),
+        (softmax(-squares / (2 * b)) @ middles, "b is the size of the noise, and its square the "
+         "variance: divide the squared distance by 2 b², not by 2 b."),
+        (softmax(-squares / b**2) @ middles, "Nearly: a bell is e to the minus squared distance "
+         "over *twice* the variance. Divide by 2 b²."),
+        (softmax(-squares) @ middles, "How much a distance counts depends on the noise: divide "
+         "the squared distances by 2 b²."),
+        (softmax(squares / (2 * b**2)) @ middles, "The sign: the patches that fit *worst* have the "
+         "largest weights. The exponent is minus the squared distance over 2 b²."),
+        (softmax(-np.sqrt(squares) / (2 * b**2)) @ middles, "The exponent of a bell has the "
+         "*squared* distance: leave the root out."),
+        (middles[squares.argmin()], "That is the patch that fits best, alone. The best guess is "
+         "an average of all, each weighted by how well it explains what is seen."),
+        (middles.mean(), "All patches count alike there. Weight each by how well it explains what "
+         "is seen."),
+        (np.exp(-squares / (2 * b**2)) @ middles, "The weights must add up to 1: divide them by "
+         "their sum."),
+        (weights @ patches, "That is the guess of the whole patch. Asked is for its middle, number "
+         "4 of nine."),
+        (a * weights @ middles, "The patches are clean already: do not multiply the answer by a."),
+        (seen[4], "That is the noisy pixel itself. The patches say what may lie behind it."),
+    ]  # fmt: skip
+    right = (
+        "The same few lines for every pixel, and for windows of any size: with the whole image as "
+        "the window they are the exact denoiser of chapter 06."
+    )
+    return mark(answer, weights @ middles, hints, right)
+
+
+def solution_guess(seen: Any, patches: Any, a: Any, b: Any) -> Any:
+    """The middles, averaged, each weighted by how well its patch explains what is seen."""
+    squares = ((seen - a * patches) ** 2).sum(axis=1)
+    weights = np.exp(-(squares - squares.min()) / (2 * b**2))
+    return weights @ patches[:, 4] / weights.sum()
+
+
+look_guess = "the cell that works one pixel out by hand."
+steps_guess = "a weight for each patch, e to the minus (squared distance over 2 b²); then a mean."

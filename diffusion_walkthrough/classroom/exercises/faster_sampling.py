@@ -180,7 +180,7 @@ def check_two_marks(attempt: Any) -> Verdict:
     replies = {
         "a": "By the Fréchet distance, yes. Of single digits of A, fewer lie where real ones do.",
         "b": "By precision, yes. But its digits as a crowd are less spread than real ones are: "
-        "the Fréchet distance sees it, and recall does.",
+        "the Fréchet distance sees it.",
         "d": "They can both be right: one looks at the crowd, the other at each digit by itself.",
     }
     message = (

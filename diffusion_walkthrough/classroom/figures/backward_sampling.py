@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from diffusion_walkthrough.classroom import live, plots
 from diffusion_walkthrough.evaluation import ball_radii, nearest
@@ -77,29 +78,35 @@ def heaps(samples: Mapping[str, Array]) -> Figure:
 
 
 def balls(real: Array, generated: Array, k: int = 3) -> Figure:
-    """Draw what precision and recall count, for points in the plane.
+    """Draw what precision and coverage count, for points in the plane and the balls of the real.
+
+    Drawn points outside all balls are hollow; balls in which no drawn point lies are grey.
 
     Args:
         real: points ``(n, 2)``.
         generated: points ``(m, 2)``.
         k: to which nearest neighbour each ball reaches.
     """
-    figure, axes = plots.new_figure(2, height=3.6, sharex=True, sharey=True)
-    _draw_balls(axes[0], real, k, plots.BLUE)
-    _draw_balls(axes[1], generated, k, plots.ORANGE)
-    titles = ("precision: balls of the real", "recall: balls of the drawn")
-    for axis, title in zip(axes, titles, strict=True):
+    figure, (left, right) = plots.new_figure(2, height=3.6, sharex=True, sharey=True)
+    radii = ball_radii(real, k)
+    within = cdist(real, generated) <= radii[:, np.newaxis]  # (balls, drawn)
+    hit, reached = within.any(axis=0), within.any(axis=1)
+    _draw_balls(left, real, radii, [plots.BLUE] * len(real))
+    _draw_balls(right, real, radii, [plots.BLUE if ball else "grey" for ball in reached])
+    left.set_title(f"precision: {hit.sum()} of {len(hit)} points are in a ball")
+    right.set_title(f"coverage: {reached.sum()} of {len(reached)} balls hold a point")
+    for axis in (left, right):
         axis.plot(*real.T, "o", color=plots.BLUE, markersize=5, label="real")
-        axis.plot(*generated.T, "^", color=plots.ORANGE, markersize=6, label="drawn")
-        axis.set_title(title)
+        axis.plot(*generated[hit].T, "^", color=plots.ORANGE, markersize=6, label="drawn")
+        axis.plot(*generated[~hit].T, "^", color=plots.ORANGE, markersize=6, fillstyle="none")
         axis.set_aspect("equal")
         axis.set(xticklabels=[], yticklabels=[])
-    axes[0].legend(loc="upper left")
+    left.legend(loc="upper left")
     return figure
 
 
-def _draw_balls(axes: Axes, points: Array, k: int, colour: str) -> None:
-    for (x, y), radius in zip(points, ball_radii(points, k), strict=True):
+def _draw_balls(axes: Axes, points: Array, radii: Array, colours: Sequence[str]) -> None:
+    for (x, y), radius, colour in zip(points, radii, colours, strict=True):
         axes.add_patch(Circle((x, y), radius, color=colour, alpha=0.12, linewidth=0))
 
 

@@ -1,4 +1,4 @@
-"""Pictures of chapter 07: what each mark counts, and what it makes of real and drawn images."""
+"""Pictures of chapters 07 (what each mark counts, and makes of images) and 07b (windows)."""
 
 from __future__ import annotations
 
@@ -150,6 +150,31 @@ def pairs(drawn: Any, training: Any, ratios: Any) -> Figure:
     """
     titles = [f"{ratio:.2f}" for ratio in ratios] + [""] * len(drawn)
     return plots.image_strip([*drawn, *training], titles, rows=2, labels=["drawn", "nearest"])
+
+
+def shares_apart(drawn: Mapping[str, float], real: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw how far the shares of each attribute are off, above how far those of real images are.
+
+    Args:
+        drawn: by attribute, how far the drawn images are off, from 0 to 1.
+        real: the same for several sets of real images, the floor.
+    """
+    figure, axes = plots.new_figure(height=0.24 * len(drawn) + 0.8)
+    floors = np.array([[each[name] for name in drawn] for each in real])
+    places, lengths = np.arange(len(drawn)), np.array([*drawn.values()])
+    low, high = floors.min(axis=0), floors.max(axis=0)
+    label, beyond = f"{len(floors)} sets of real ones", lengths > high
+    axes.barh(places, high - low, left=low, height=0.5, color=plots.SKY, alpha=0.6, label=label)
+    axes.barh(places, lengths, height=0.16, color=plots.ORANGE, label="drawn")
+    options = {"color": plots.ORANGE, "markeredgecolor": "black", "label": "drawn: beyond them"}
+    axes.plot(lengths[beyond], places[beyond], "D", **options)
+    axes.set_yticks(places, [name.replace("_", " ") for name in drawn])
+    axes.set(xlabel="how far the shares are apart", xlim=(0, None))
+    axes.invert_yaxis()
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[1:] + handles[:1], labels[1:] + labels[:1], loc="center left",
+                bbox_to_anchor=(1.02, 0.5))  # fmt: skip
+    return figure
 
 
 def windows(times: Sequence[int], errors: Mapping[str, Any]) -> Figure:
