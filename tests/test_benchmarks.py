@@ -47,6 +47,8 @@ def test_the_network_for_mnist_is_the_one_of_the_tables(monkeypatch):
     measured, own = networks.preset("mnist").unet, DiffusionParameters.mnist().unet
     assert round(count_multiply_adds(measured) / 1e6) == 190
     assert count_multiply_adds(measured) / count_multiply_adds(own) == pytest.approx(2.6, abs=0.05)
+    assert networks.preset("mnist").prediction == "noise"
+    assert networks.preset("mnist").training.ema_momentum == 0.995
     assert networks.preset("digits") == DiffusionParameters.digits()
     sys.modules.pop("networks")
 

@@ -1,7 +1,8 @@
-"""Every data set by one argument: chapters 05 and 06 run to their end with another ``DATA``.
+"""Every data set by one argument: chapters 05, 06 and 07 run to their end with another ``DATA``.
 
-The cells are those of the pages. What is patched is the package: the network is a tiny one, and
-trained for ten steps. The last section of chapter 05, on hats, does not depend on ``DATA``.
+The cells are those of the pages, with fewer images and steps. What is patched is the package: the
+network that 05 trains is a tiny one, for ten steps. What is about faces, and about hats, does not
+depend on ``DATA`` and is left out.
 """
 
 from __future__ import annotations
@@ -27,17 +28,29 @@ from diffusion_walkthrough.faces import draw
 from diffusion_walkthrough.parameters import DiffusionParameters
 from diffusion_walkthrough.training import DiffusionModel
 
-NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS, REAL_DATA = ROOT / "notebooks", ROOT.parent / "shared" / "datasets"
 DATA_LINE = re.compile(r'^DATA = "digits"', re.MULTILINE)
+#: How the cells begin, by their ids, that are not about ``DATA``.
+APART = ("hat", "ask-mouth", "damage", "read-faces", "faces-")
+
+#: What a page does, and less of it. Each stands in one of them.
+SMALLER = {
+    "range(1, 2001)": "range(1, 101)",  # numbers, not images
+    "training=1500, held_out=297": "training=160, held_out=40",
+    "min(100, len(model.schedule))": "min(3, len(model.schedule))",
+    "100_000": "1000",
+    "repeats=3000": "repeats=30",
+}
 
 
 def code_of(page: str, name: str) -> list[str]:
-    """The code cells of a page but for those on hats, with another data set."""
+    """The code cells of a page that are about its data, with another data set."""
     cells = json.loads((NOTEBOOKS / f"{page}.ipynb").read_text("utf-8"))["cells"]
     codes = [
         "".join(cell["source"])
         for cell in cells
-        if cell["cell_type"] == "code" and not cell["id"].startswith("hat")
+        if cell["cell_type"] == "code" and not cell["id"].startswith(APART)
     ]
     lines = [bool(DATA_LINE.search(code)) for code in codes]
     assert sum(lines) == 1, f"{page} must have one line that begins with DATA = "
@@ -49,7 +62,8 @@ def run_page(page: str, name: str) -> dict:
     left: dict = {"__name__": "__main__"}
     for number, code in enumerate(code_of(page, name)):
         code = TransformerManager().transform_cell(code)
-        code = code.replace("range(1, 2001)", "range(1, 101)")  # numbers, not images
+        for much, less in SMALLER.items():
+            code = code.replace(much, less)
         with contextlib.redirect_stdout(io.StringIO()):  # pictures too come out as text here
             exec(compile(code, f"{page}, code cell {number}", "exec"), left)
         plt.close("all")
@@ -139,6 +153,65 @@ def test_other_images_are_trained_on_and_the_model_is_kept_and_found(
     np.testing.assert_array_equal(again(shown), model(shown))
 
 
-@pytest.mark.parametrize("page", ["05_training", "06_backward_sampling"])
+@pytest.mark.parametrize("page", ["05_training", "06_backward_sampling", "07_evaluation"])
 def test_a_page_has_one_line_that_names_its_data(page):
-    assert code_of(page, "faces")
+    cells = code_of(page, "faces")
+    if page == "07_evaluation":
+        assert all('"digits"' not in code for code in cells if "DATA =" not in code)
+
+
+def test_what_is_made_smaller_is_there():
+    pages = "".join(path.read_text("utf-8") for path in NOTEBOOKS.glob("0[567]_*.ipynb"))
+    assert [much for much in SMALLER if much not in pages] == []
+
+
+# --- chapter 07, which trains nothing -----------------------------------------------------------
+
+
+def is_a_whole_page(made: dict) -> None:
+    assert len(made["drawn"]) == 3
+    assert made["drawn"][0].shape == made["held_out"].shape
+    assert set(made["results"]) == {"real", "network", "blurred", "smudges"}
+    assert made["guess"].answer is not None  # the last Predict, on copies, has been answered
+    assert len(made["ratios"]) == 8
+
+
+@pytest.mark.parametrize("name", ["digits", "faces"])
+def test_chapter_07_runs_with_what_ships(name):
+    made = run_page("07_evaluation", name)
+    is_a_whole_page(made)
+    assert (made["features"] is made["flatten"]) == (name == "faces")  # no classifier of faces
+
+
+def test_chapter_07_runs_with_a_folder_of_pictures_and_says_that_there_is_no_model(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    made = run_page("07_evaluation", folder_of_pictures(tmp_path / "pictures", 120))
+    is_a_whole_page(made)
+    assert type(made["model"]).__name__ == "StandIn"
+    assert made["held_out"].shape == (20, 16, 16, 3)
+
+
+def some_of(name: str) -> list:
+    """The first images of a data set from ``../shared/datasets``, as Keras hands them out."""
+    if name == "mnist":
+        with np.load(REAL_DATA / "mnist.npz") as file:
+            return [(file[f"x_{s}"][:400], file[f"y_{s}"][:400]) for s in ("train", "test")]
+    with np.load(REAL_DATA / "cifar10_jpeg.npz") as file:
+        buffer, at = file["jpeg"], file["offsets"]
+    jpegs = [buffer[at[i] : at[i + 1]].tobytes() for i in range(300)]
+    images = np.stack([np.array(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs])
+    labels = np.zeros((300, 1), np.uint8)
+    return [(images[:200], labels[:200]), (images[200:], labels[200:])]
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="needs ../shared/datasets")
+@pytest.mark.parametrize(("name", "shape"), [("mnist", (28, 28, 1)), ("cifar10", (32, 32, 3))])
+def test_chapter_07_runs_with_real_images(name, shape, monkeypatch):
+    parts = some_of(name)
+    monkeypatch.setattr(getattr(keras.datasets, name), "load_data", lambda: parts)
+    made = run_page("07_evaluation", name)
+    is_a_whole_page(made)
+    assert made["training"].shape == (160, *shape)
+    assert (made["features"] is made["flatten"]) == (name == "cifar10")
