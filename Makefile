@@ -59,7 +59,7 @@ notebooks: $(STAMP) ## format the notebooks and run those whose code has changed
 # Only what computes with tensors (tests/conftest.py marks it), on JAX and PyTorch at the same time.
 TENSOR_TESTS := .venv-backends/bin/pytest -q $(UNIT_TESTS) -m 'tensors and not slow'
 # Many tests compile the same little network: once is enough.
-JAX_CACHE := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.venv-backends/jax-cache \
+JAX_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.venv-backends/jax-cache" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
 .PHONY: backends
@@ -87,6 +87,14 @@ bench: .venv-parity/.installed ## how fast, beside diffusers (see benchmarks/REA
 mutants: $(STAMP) ## put each published mistake into the package, see a test fail (CHANGED=1: where code has changed)
 	$(BIN)/python tools/mutants.py --workers $(WORKERS) $(if $(CHANGED),--changed)
 
+.PHONY: fuzz
+fuzz: $(STAMP) ## damage 20,000 files at random, see each read or refused (SEED=7: those of a seed)
+	$(BIN)/python tools/fuzz.py --workers $(WORKERS) $(if $(SEED),--seed $(SEED))
+
+.PHONY: kills
+kills: $(STAMP) ## kill 200 processes while they save or train, see the earlier or the later left, whole
+	folder=$$(mktemp -d); PYTHONPATH=tests $(BIN)/python tests/kills.py $$folder 200 $${SEED:-$$RANDOM}; rm -rf $$folder
+
 .PHONY: checks
 checks: $(STAMP) ## break what each Check on a page checks, see the page notice
 	$(BIN)/python tools/page_checks.py --workers $(WORKERS)
@@ -95,15 +103,23 @@ checks: $(STAMP) ## break what each Check on a page checks, see the page notice
 browser: $(STAMP) ## open every notebook in Chromium, move its sliders
 	$(BIN)/pytest tests/browser
 
+.PHONY: odd
+odd: $(STAMP) ## a day of work without home, network, memory, letters, or leave to write
+	$(BIN)/python tools/odd_environments.py
+
+.PHONY: audit
+audit: .venv-audit/.installed ## look the lock up in the database of known vulnerabilities (downloads pip-audit)
+	.venv-audit/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
+
 .PHONY: lock
 lock: $(STAMP) ## write requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions)
-	$(BIN)/uv pip compile pyproject.toml --group test --group check --group browser --output-file requirements.lock \
+	$(BIN)/uv pip compile pyproject.toml --extra lab --group test --group check --group browser --output-file requirements.lock \
 		--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(if $(UPGRADE),--upgrade)
 
 .PHONY: clean
 clean: ## remove the environments and everything that runs leave behind
-	rm -rf .venv .venv-backends .venv-parity .venv-lowest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis browser-failures
-	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+	rm -rf .venv .venv-backends .venv-parity .venv-lowest .venv-audit build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis browser-failures
+	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 # The environments. Each is made once, and again when what it is made from has changed.
 $(STAMP): requirements.lock pyproject.toml tools/set_up.sh
@@ -116,4 +132,9 @@ $(STAMP): requirements.lock pyproject.toml tools/set_up.sh
 .venv-lowest/.installed: $(STAMP)
 	$(BIN)/python -m venv .venv-lowest
 	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --resolution lowest-direct --editable . --group test
+	@touch $@
+
+.venv-audit/.installed: $(STAMP)
+	$(BIN)/python -m venv .venv-audit
+	VIRTUAL_ENV=.venv-audit $(BIN)/uv pip install --quiet --group audit
 	@touch $@

@@ -25,15 +25,20 @@ from diffusion_walkthrough import faces
 from diffusion_walkthrough.checkpoints import load_model
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.evaluation import density_coverage, frechet_distance, precision_recall
+from diffusion_walkthrough.faster_sampling import restart
 
 RESULTS = Path(__file__).resolve().parent / "few_steps.json"
 #: Where a walk begins: the digits' schedule ends at σ = 2,029, the faces' leaps from 16 to ∞.
 FROM_80, FROM_15 = ({"spacing": "log_snr", "sigma_max": sigma} for sigma in (80, 15))
 
+#: A restart: under noise of this σ, and back in so many steps.
+RESTART_SIGMA, RESTART_STEPS = 0.4, 10
+
 #: For each data set the walks: name, step, options, and in how many steps.
 WALKS: dict[str, list[tuple[str, str, dict[str, Any], tuple[int, ...]]]] = {
     "digits": [
         ("ancestral", "ddpm", {}, (100, 20, 10)),
+        ("ancestral, 3 restarts", "ddpm", {"restarts": 3}, (20,)),
         ("DDIM", "ddim", {}, (20, 10, 5)),
         ("DDIM, η = 1", "ddim", {"eta": 1.0}, (20, 10)),
         ("2M, even", "dpm++2m", {"sigma_max": 80}, (20, 10, 5)),
@@ -42,6 +47,7 @@ WALKS: dict[str, list[tuple[str, str, dict[str, Any], tuple[int, ...]]]] = {
     ],
     "faces": [
         ("ancestral", "ddpm", {}, (250, 100, 50, 20)),
+        ("ancestral, 3 restarts", "ddpm", {"restarts": 3}, (50, 20)),
         ("DDIM", "ddim", {}, (50, 20, 10)),
         ("DDIM, η = 1", "ddim", {"eta": 1.0}, (50, 20)),
         ("2M, even", "dpm++2m", {}, (20, 10)),
@@ -68,23 +74,35 @@ def marks_of_faces(drawn: np.ndarray) -> list[float]:
     return [float(faces.read(drawn).legal.mean())]
 
 
-def count(step: str, steps: int) -> int:
-    """How often a walk asks: Heun's twice a step, but once in its last."""
-    return 2 * steps - 1 if step == "heun" else steps
+def count(walk: tuple[Any, ...], steps: int) -> int:
+    """How often a walk asks: Heun's twice a step, but once in its last; restarts ask again."""
+    _, step, options, _ = walk
+    return (2 * steps - 1 if step == "heun" else steps) + RESTART_STEPS * options.get("restarts", 0)
+
+
+def draw(
+    model: Any, n: int, seed: int, step: str, steps: int, restarts: int = 0, **options: Any
+) -> np.ndarray:
+    """Draw by one walk, and restart so many times."""
+    images = model.sample(n, seed=seed, step=step, steps=steps, **options)
+    for number in range(1, restarts + 1):
+        known = model.denoise, model.schedule, images, RESTART_SIGMA
+        images = np.asarray(restart(*known, seed=seed + 1000 * number, steps=RESTART_STEPS))
+    return images
 
 
 def measure(model: Any, data: str, seed: int, walk: tuple[Any, ...], steps: int) -> dict[str, Any]:
     """Draw by one walk, and mark what was drawn; returns what goes into the file."""
     name, step, options, _ = walk
-    model.sample(2, seed=0, step=step, steps=steps, **options)  # compiles
+    draw(model, 2, 0, step, steps, **options)  # compiles
     begin = time.perf_counter()
-    drawn = model.sample(DRAWN[data], seed=seed, step=step, steps=steps, **options)
+    drawn = draw(model, DRAWN[data], seed, step, steps, **options)
     seconds = time.perf_counter() - begin
     marks = (marks_of_digits if data == "digits" else marks_of_faces)(drawn)
     return {
         "data": data,
         "walk": name,
-        "evaluations": count(step, steps),
+        "evaluations": count(walk, steps),
         "seed": seed,
         "seconds": round(seconds, 2),
         "marks": [round(mark, 4) for mark in marks],
@@ -100,7 +118,7 @@ def add_missing(path: Path, data_sets: list[str], seeds: list[int]) -> list[dict
         model = load_model(data)
         walks = [(walk, steps) for walk in WALKS[data] for steps in walk[3]]
         for seed, (walk, steps) in itertools.product(seeds, walks):
-            if (data, walk[0], count(walk[1], steps), seed) not in known:
+            if (data, walk[0], count(walk, steps), seed) not in known:
                 results.append(measure(model, data, seed, walk, steps))
                 write_results(path, results)
     return results
@@ -110,8 +128,7 @@ def table(results: list[dict[str, Any]], data: str) -> str:
     """Each walk in a row: the mean of its marks, in brackets the smallest and the largest."""
     heads = ["walk", "evaluations", "seconds", *MARKS[data]]
     rows = [heads, ["---"] * len(heads)]
-    keys = dict.fromkeys((r["walk"], r["evaluations"]) for r in results if r["data"] == data)
-    for key in keys:
+    for key in ((walk[0], count(walk, steps)) for walk in WALKS[data] for steps in walk[3]):
         runs = [r for r in results if (r["data"], r["walk"], r["evaluations"]) == (data, *key)]
         marks = np.array([r["marks"] for r in runs])
         cells = [f"{m.mean():.2f} ({m.min():.2f}-{m.max():.2f})" for m in marks.T]

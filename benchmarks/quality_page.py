@@ -25,11 +25,11 @@ from quality_table import (
 
 def section(results: Results, real: list[float]) -> str:
     """What was measured, in Markdown: machine, orders of axes, trials, times, verdict."""
-    own = [result for result in results if "kind" in result]
-    machines = sorted({result["machine"] for result in own})
-    parts = ["```text", *machines, "```", "", *_orders(own), "", *trial_table(own, real), ""]
-    if any(result["kind"] == "run" for result in own):
-        parts += [*time_table(own, real), "", verdict(own, real)]
+    machines = sorted({result["machine"] for result in results})
+    parts = ["```text", *machines, "```", "", *_orders(results), ""]
+    parts += [*trial_table(results, real), ""]
+    if any(result["kind"] == "run" for result in results):
+        parts += [*time_table(results, real), "", verdict(results, real)]
     return "\n".join(parts)
 
 

@@ -21,7 +21,7 @@ def setting_of(result: dict[str, Any]) -> Setting:
 
 def trials_of(results: Results, recipe: str) -> Results:
     """The trials of a recipe."""
-    return [x for x in results if x.get("kind") == "trial" and x["recipe"] == recipe]
+    return [x for x in results if x["kind"] == "trial" and x["recipe"] == recipe]
 
 
 def shares(look: list[float], real: list[float]) -> list[float]:
@@ -51,7 +51,7 @@ def best_of(results: Results, settings: list[Setting], real: list[float]) -> Set
 def runs_of(results: Results, setting: Setting) -> Results:
     """All runs of a setting."""
     own = asdict(setting).items()
-    return [x for x in results if x.get("kind") == "run" and own <= x.items()]
+    return [x for x in results if x["kind"] == "run" and own <= x.items()]
 
 
 def looks_of(results: Results, setting: Setting) -> dict[float, list[list[float]]]:

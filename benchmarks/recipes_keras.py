@@ -1,7 +1,5 @@
 """Two recipes for a small diffusion model in Keras: this package's own, and a published one.
 
-The package's own can be varied, for ``quality_variants.py``.
-
 The published one is "Denoising Diffusion Probabilistic Model", the code example on keras.io by
 A_K_Nain (keras-io, examples/generative/ddpm.py), from its published settings. Nothing is copied:
 the network is strung from this package's blocks, which are the same ones. Adapted: images of 8×8
@@ -21,7 +19,6 @@ from keras import layers, ops
 
 from diffusion_walkthrough.backward_sampling import Denoiser, p_sample_loop
 from diffusion_walkthrough.engine.drawing import CompiledNetwork
-from diffusion_walkthrough.engine.optimizer import AveragingAdam
 from diffusion_walkthrough.forward_diffusion import q_sample
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import DiffusionParameters, ScheduleParameters
@@ -86,15 +83,12 @@ class KerasRecipe:
         rate = RateByTheClock(self.rate, share_of_rate)
         self.model.fit(images, epochs=10_000, callbacks=[rate], verbose=0, **self.options)
 
-    def draw(self, n: int, seed: int, **options: Any) -> np.ndarray:
-        """Draw images, float32 ``(n, 8, 8, 1)`` in [-1, 1]; training goes on as without it.
-
-        The options are those of the model's ``sample``.
-        """
+    def draw(self, n: int, seed: int) -> np.ndarray:
+        """Draw images, float32 ``(n, 8, 8, 1)`` in [-1, 1]; training goes on as without it."""
         own = self.model.get_weights()
         if self.averaged:
             self._show_average()
-        images = self.model.sample(n, seed=seed, **options)
+        images = self.model.sample(n, seed=seed)
         self.model.set_weights(own)
         return images
 
@@ -111,62 +105,13 @@ class KerasRecipe:
 def ours(seed: int, rate: float, batch_size: int) -> KerasRecipe:
     """The package's model of the digits as it ships, but for what decides on the rate."""
     parameters = DiffusionParameters.digits()
-    chosen: dict[str, Any] = {"learning_rate": rate, "batch_size": batch_size}
-    training = dataclasses.replace(parameters.training, **chosen)
-    return variant(seed, dataclasses.replace(parameters, training=training))
-
-
-def variant(
-    seed: int,
-    parameters: DiffusionParameters,
-    *,
-    largest_snr: float | None = None,
-    beta_2: float = 0.999,
-    muon: bool = False,
-) -> KerasRecipe:
-    """A model of the package whose rate goes by the clock.
-
-    ``largest_snr`` is that of :class:`WeightedModel`; Muon comes with Keras's settings.
-    """
     by_the_clock: dict[str, Any] = {"warmup_steps": 0, "decay_steps": None}
-    training = dataclasses.replace(parameters.training, **by_the_clock)
-    parameters = dataclasses.replace(parameters, training=training)
-    if largest_snr is None:
-        model = DiffusionModel(parameters, seed=seed)
-    else:
-        model = WeightedModel(parameters, seed, largest_snr)
-    rate, clip = training.learning_rate, training.gradient_clip
-    if muon:
-        model.compile(keras.optimizers.Muon(rate, global_clipnorm=clip))
-    else:
-        averages = {"clip": clip, "momentum": training.ema_momentum}
-        model.compile(AveragingAdam(rate, beta_2=beta_2, **averages))
+    training = dataclasses.replace(
+        parameters.training, learning_rate=rate, batch_size=batch_size, **by_the_clock
+    )
+    model = DiffusionModel(dataclasses.replace(parameters, training=training), seed=seed)
+    model.compile()
     return KerasRecipe(model)
-
-
-class WeightedModel(DiffusionModel):
-    """Ours, with questions about little noise counting less: min-SNR-γ, for noise prediction.
-
-    Hang et al. 2023, arXiv 2303.09556, section 3.4: the weight min(SNR, γ) / SNR.
-    """
-
-    def __init__(self, parameters: DiffusionParameters, seed: int, largest_snr: float) -> None:
-        """Compute the weight of each step; ``largest_snr`` is γ."""
-        super().__init__(parameters, seed)
-        snr = self.schedule.snr
-        self.weight_of_step = (np.minimum(snr, largest_snr) / snr).astype("float32")
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        """Mark the answers, each with the weight of its step."""
-        weights = ops.take(ops.convert_to_tensor(self.weight_of_step), x[1], axis=0)
-        return super().compute_loss(x, y, y_pred, weights, training)
 
 
 def keras_example(seed: int, rate: float = 2e-4, batch_size: int = 32) -> KerasRecipe:

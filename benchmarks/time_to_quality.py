@@ -97,7 +97,7 @@ def tune(measured: Measured, names: list[str], seconds: float, real: list[float]
         if name in FOR_TORCH and not measured.has(kind="order", recipe=name):
             print(f"order of axes: {name}", flush=True)
             measured.add(order, name)
-        orders = [x for x in measured.results if x.get("kind") == "order" and x["recipe"] == name]
+        orders = [x for x in measured.results if x["kind"] == "order" and x["recipe"] == name]
         is_last = any(x["channels_last"] < x["channels_first"] for x in orders)
         tries[name] = settings_to_try(name, is_last, lambda of: best_of(measured.results, of, real))
     while tries:

@@ -22,14 +22,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from diffusion_walkthrough.engine.drawing import (
-    WalkNoise,
-    bound,
-    check_options,
-    check_whole,
-    kind_of,
-    steps_in_one_call,
-)
+from diffusion_walkthrough.checks import within
+from diffusion_walkthrough.engine.drawing import bound, check_options, kind_of, steps_in_one_call
+from diffusion_walkthrough.engine.noise import NoiseOfPart, WalkNoise, generator_of
 from diffusion_walkthrough.forward_diffusion import (
     as_float32,
     check_same_shape,
@@ -38,7 +33,12 @@ from diffusion_walkthrough.forward_diffusion import (
 )
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract, is_real
 from diffusion_walkthrough.parameters import VARIANCE_NAMES
-from diffusion_walkthrough.predictions import Denoiser as Denoiser, check_answer, check_variance
+from diffusion_walkthrough.predictions import (
+    SMALLEST,
+    Denoiser as Denoiser,
+    check_answer,
+    check_variance,
+)
 
 DenoiseFn = Callable[..., Any]
 
@@ -150,7 +150,7 @@ def step_weights(schedule: NoiseSchedule, t: Any, s: Any, ndim: int) -> tuple[An
 def _step_weights_between(schedule: NoiseSchedule, t: Any, s: Any, ndim: int) -> tuple[Any, ...]:
     """The same at real t or s, from the share of the noise that is left: b_s / a_s of b_t / a_t."""
     (a_t, b_t), (a_s, b_s) = schedule.rates(t, ndim), schedule.rates(s, ndim)
-    left = a_t * b_s / (a_s * b_t)
+    left = a_t * b_s / ops.maximum(a_s * b_t, SMALLEST)  # where nothing is, nothing is left
     gone = 1.0 - ops.square(left)
     return a_s * gone, left * b_s / b_t, gone * ops.square(b_s), gone * ops.square(b_t)
 
@@ -166,8 +166,8 @@ def times(
     """
     if isinstance(steps, (Sequence, np.ndarray)):
         return _checked_times(schedule, list(steps), start)
-    start = check_whole("start", start, 0, len(schedule) - 1)
-    steps = check_whole("steps", steps, 1, start + 1)
+    start = within("start", start, 0, len(schedule) - 1)
+    steps = within("steps", steps, 1, start + 1)
     places = start + 1 - (start + 1) * np.arange(steps) / steps
     return [int(place) - 1 for place in np.round(places)]
 
@@ -175,6 +175,7 @@ def times(
 def _checked_times(schedule: NoiseSchedule, listed: list[Any], start: int | None) -> list[float]:
     last = len(schedule) - 1
     fits = listed and all(isinstance(t, (int, float, np.integer, np.floating)) for t in listed)
+    fits = fits and not any(isinstance(t, bool) for t in listed)
     if not (fits and last >= listed[0] and listed[-1] >= 0 and all(np.diff(listed) < 0)):
         raise ValueError(
             f"steps = {listed} must be a whole number, or a list of numbers that fall, all in "
@@ -296,7 +297,7 @@ def p_sample_loop_trajectory(
     Returns the t of each stop, and the pictures, float32 NumPy ``(stops, batch, …)``.
     """
     walked = len(times(schedule, options.get("steps"), options.get("start")))
-    stops = check_whole("stops", stops, 2, walked + 1 - x_start)
+    stops = within("stops", stops, 2, walked + 1 - x_start)
     wanted = np.round(np.linspace(int(x_start), walked, stops))
     way = enumerate(p_sample_loop_progressive(denoise, schedule, shape, **options))
     kept = [stop for taken, stop in way if taken in wanted]
@@ -325,14 +326,14 @@ def interpolate(
 
     Returns float32 ``(len(weights), …)``; ``options`` are those of :func:`p_sample_loop`.
     """
-    generator = keras.random.SeedGenerator(seed)
+    generator = generator_of(seed)
     options.setdefault("shared_noise_steps", len(times(schedule, options.get("steps"), t)))
     images = as_float32(image_1)[None], as_float32(image_2)[None]
     check_same_shape(*images, "image_1", "image_2", "only images of the same size can be mixed")
     share = np.asarray(weights, "float32").reshape((-1,) + (1,) * len(images[0].shape[1:]))
     if not share.size or not (share.min() >= 0 and share.max() <= 1):
         raise ValueError(f"weights = {weights} must be a list of numbers from 0 to 1.")
-    noises = (keras.random.normal(image.shape, seed=generator) for image in images)
+    noises = (NoiseOfPart(generator, 1).draw(image.shape) for image in images)
     noisy_1, noisy_2 = (q_sample(schedule, x, [t], z) for x, z in zip(images, noises, strict=True))
     mixed = as_float32(1 - share) * noisy_1 + as_float32(share) * noisy_2
     options = {"seed": generator, "x_T": mixed, "start": t, **options}

@@ -3,25 +3,36 @@
 A saved model is a folder with two files, ``parameters.json`` (or ``parameters.pkl``) and
 ``weights.safetensors`` (earlier: ``weights.npz``); or, for a path that ends in ``.keras``, Keras's
 own single file, which also keeps the optimizer. Either appears whole or not at all. (A folder takes
-two renames to replace: killed between them, a run leaves the earlier model beside its place, as
-:func:`load_model` says, and the next :func:`save_model` puts it back.)
+two renames to replace: killed between them, a run leaves the earlier model beside its place, and
+the next :func:`load_model` or :func:`save_model` puts it back.)
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
-import numpy as np
 
-from diffusion_walkthrough.checks import did_you_mean
-from diffusion_walkthrough.files import writing
+from diffusion_walkthrough.checks import did_you_mean, integer, shown
+from diffusion_walkthrough.files import UNREADABLE_NPZ, keras_archives, plain_data, writing
 from diffusion_walkthrough.files.published_weights import (
     load_published_weights as load_published_weights,
 )
-from diffusion_walkthrough.files.weights import WEIGHTS_FILES, load_weights, save_weights
-from diffusion_walkthrough.parameters import load_parameters, save_parameters
+from diffusion_walkthrough.files.weights import (
+    WEIGHTS_FILES,
+    check_weights,
+    load_weights,
+    save_weights,
+)
+from diffusion_walkthrough.parameters import (
+    FILE_FORMAT,
+    DiffusionParameters,
+    load_parameters,
+    save_parameters,
+)
+from diffusion_walkthrough.planner.counting import count_parameters
 from diffusion_walkthrough.training import DiffusionModel
 
 #: The small trained models that ship with the package, by folder name.
@@ -60,7 +71,7 @@ def save_model(
     path = Path(path).expanduser()
     writing.tidy(path.resolve().parent)  # a model that a killed run left beside its place
     _check_request(model, path, parameters_as, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    writing.make_folder(path.parent)
     if path.suffix == ".keras":
         with writing.whole_file(path) as temporary:
             model.save(temporary)
@@ -97,11 +108,40 @@ def _check_request(model: DiffusionModel, path: Path, parameters_as: str, overwr
 def _check_replaceable(path: Path) -> None:
     """Refuse to replace anything but a model: a folder of our files alone, or a .keras file."""
     strangers = writing.strangers(path, {*WEIGHTS_FILES, *PARAMETERS_FILES.values()})
-    if strangers or path.is_dir() is (path.suffix == ".keras"):
+    right_kind = path.is_file() if path.suffix == ".keras" else path.is_dir()
+    if not right_kind or (path.is_file() and not _may_be_our_keras_file(path)):
+        strangers = [path.name]
+    elif path.is_dir() and not strangers:
+        ours = _ours(path, tuple(PARAMETERS_FILES.values()))
+        strangers = [file.name for file in ours if not _holds_parameters(file)]
+        if not ours:  # weights alone may be anybody's
+            strangers = [file.name for file in _ours(path, WEIGHTS_FILES)]
+    if strangers:
         raise FileExistsError(
-            f"{path} is not a model alone (look at {(strangers or [path.name])[0]!r}) and stays as "
-            "it is. Choose a name of its own for the model."
+            f"{path} is not a model alone (look at {strangers[0]!r}) and stays as it is. Choose a "
+            "name of its own for the model."
         )
+
+
+def _holds_parameters(file: Path) -> bool:
+    """Whether a file says that it is one of parameters, whatever these are."""
+    try:
+        content = plain_data.read(file)
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FILE_FORMAT
+
+
+def _may_be_our_keras_file(path: Path) -> bool:
+    """Whether a file holds a DiffusionModel, or is one that nobody can read: empty, or damaged."""
+    with path.open("rb") as file:
+        if file.read(2) not in (b"", b"PK"):
+            return False
+    try:
+        found = keras_archives.known_class(keras_archives.read_config(path))
+    except UNREADABLE_NPZ:
+        return True
+    return found is not None and issubclass(found, DiffusionModel)
 
 
 def load_model(path_or_name: str | os.PathLike[str]) -> DiffusionModel:
@@ -117,6 +157,8 @@ def load_model(path_or_name: str | os.PathLike[str]) -> DiffusionModel:
         ValueError: if the file is damaged, or the weights do not fit the parameters.
     """
     path = Path(path_or_name).expanduser()
+    if not path.exists() and writing.earlier_folder(path):
+        writing.tidy(path.resolve().parent)  # a run was killed while replacing it
     if not path.exists():
         path = _pretrained(str(path_or_name), path)
     return _load_keras_file(path) if path.is_file() else _load_folder(path)
@@ -160,7 +202,7 @@ def _pretrained(name: str, path: Path) -> Path:
         return PRETRAINED / name
     hint = did_you_mean(name, names, "Check the path.")
     if left := writing.earlier_folder(path):
-        hint = f"A run that was killed while replacing it left the earlier model as {left}."
+        hint = f"A run that is replacing it has put the earlier model aside, as {left}."
     raise FileNotFoundError(
         f"{name!r} is neither a saved model nor one of those that ship with the package "
         f"({', '.join(names)}). {hint}"
@@ -174,28 +216,46 @@ def _load_keras_file(path: Path) -> DiffusionModel:
             "parameters, or a file ending in .keras."
         )
     try:
-        model = keras.models.load_model(path)
-    except Exception as error:
+        config = keras_archives.read_config(path)
+        known = keras_archives.known_class(config)
+        if known and issubclass(known, DiffusionModel):
+            _check_keras_file(path, config)
+            return keras.models.load_model(path, safe_mode=True)
+    except Exception as error:  # of a damaged file, Keras and the libraries below raise all kinds
         raise ValueError(
-            f"{path} could not be read as a Keras model ({error}). The file is damaged or comes "
-            "from another version; save the model again."
+            f"{path} could not be read as a Keras model ({str(error)[:300]}). The file is damaged "
+            "or comes from another version; save the model again."
         ) from error
-    if not isinstance(model, DiffusionModel):
-        raise ValueError(
-            f"{path} holds a {type(model).__name__}, not a DiffusionModel; load it with "
-            "keras.models.load_model."
-        )
-    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
-        raise ValueError(f"{path} holds weights that are not finite numbers. Save the model again.")
-    return model
+    raise ValueError(
+        f"{path} holds a {shown(config.get('class_name'))[1:-1]}, not a DiffusionModel; load it "
+        "with keras.models.load_model. (A class of your own that is made from DiffusionModel is "
+        "known after keras.saving.register_keras_serializable.)"
+    )
+
+
+def _check_keras_file(path: Path, config: dict[str, Any]) -> None:
+    """Raise an error for a file that Keras should not open, before it does."""
+    keras_archives.check_classes(config)
+    for name in ("seed", "epochs_asked"):
+        integer(name, config["config"].get(name) or 0, minimum=0)
+    parameters = DiffusionParameters.from_dict(config["config"]["parameters"], version=1)
+    found, needed = keras_archives.check_arrays(path), _count(parameters)
+    if found < needed:
+        raise ValueError(f"it holds {found:,} numbers, and its model needs {needed:,}")
 
 
 def _load_folder(path: Path) -> DiffusionModel:
     parameters = load_parameters(_the_one(path, tuple(PARAMETERS_FILES.values())))
     weights = _the_one(path, WEIGHTS_FILES)
+    check_weights(weights, parameters.to_dict(), _count(parameters))
     model = DiffusionModel(parameters)
     load_weights(model.network, weights, parameters.to_dict())
     return model
+
+
+def _count(parameters: DiffusionParameters) -> int:
+    """How many numbers the network has that parameters describe."""
+    return count_parameters(parameters.unet, parameters.variance == "learned")
 
 
 def _the_one(folder: Path, names: tuple[str, ...]) -> Path:

@@ -1,40 +1,70 @@
 """Checks of values: each returns the value in one normal form, or says what is wrong with it.
 
 Every error names the value, the rule that it breaks and the remedy; where a name was mistyped, the
-nearest known one is suggested.
+nearest known one is suggested. While a JSON file is read (:func:`speaking_json`), values are
+written as JSON has them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import json
 import math
 import numbers
 import re
 import reprlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextvars import ContextVar
 
 #: The largest number that float32 can hold.
 LARGEST = 3.4028234663852886e38
+
+#: The largest seed that Keras takes, and NumPy's old generators.
+LARGEST_SEED = 2**32 - 1
 
 # Long values are cut before they are written out: a text may have a million letters.
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 _short.maxtuple = _short.maxlist = _short.maxdict = 12
 
+_in_json: ContextVar[bool] = ContextVar("in_json", default=False)
+
+
+@contextlib.contextmanager
+def speaking_json() -> Iterator[None]:
+    """Write values as JSON has them, for a while: ``[4]``, ``true`` and ``null``."""
+    token = _in_json.set(True)
+    try:
+        yield
+    finally:
+        _in_json.reset(token)
+
+
+def by_language(python: str, json: str) -> str:
+    """The one of two texts that is in the language of what is being checked."""
+    return json if _in_json.get() else python
+
 
 def shown(value: object) -> str:
     """A short text of any value, at most 80 letters, fit for an error message."""
     try:
-        text = _short.repr(value)
-    except Exception:  # a broken __repr__ or an integer of too many digits
+        text = json.dumps(value, ensure_ascii=False) if _in_json.get() else _short.repr(value)
+    except Exception:  # a broken __repr__, an integer of too many digits, or no JSON at all
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def written(name: str, value: object) -> str:
+    """How one gives a value by its name: ``name=value``, or ``"name": value`` in JSON."""
+    key = name if "[" in name else f'"{name}"'
+    return by_language(f"{name}={shown(value)}", f"{key}: {shown(value)}")
 
 
 def message(name: str, value: object, rule: str, remedy: str) -> str:
     """The text of an error: name and value, the rule, and the remedy."""
     end = "" if remedy.endswith("?") else "."
-    return f"{name}={shown(value)}: {rule}. {remedy}{end}"
+    return f"{written(name, value)}: {rule}. {remedy}{end}"
 
 
 def did_you_mean(word: object, known: Collection[str], otherwise: str = "") -> str:
@@ -43,39 +73,63 @@ def did_you_mean(word: object, known: Collection[str], otherwise: str = "") -> s
     text = word[:80].lower() if isinstance(word, str) else ""
     holding = [name for name in names if text and text in name]
     near = holding or difflib.get_close_matches(text, names, n=1)
-    return f"Did you mean {names[near[0]]!r}?" if near else otherwise
+    return f"Did you mean {shown(names[near[0]])}?" if near else otherwise
 
 
-def integer(name: str, value: object, minimum: int) -> int:
-    """A whole number of at least ``minimum``; raises TypeError or ValueError."""
+def integer(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
+    """A whole number of at least ``minimum``, at most ``maximum``; TypeError or ValueError."""
     rule = f"{name} must be a whole number of at least {minimum}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        remedy = f"Give an int, such as {max(minimum, 1)}"
+        number = by_language("an int", "a whole number")
+        remedy = f"Give {number}, such as {max(minimum, 1)}"
         if isinstance(value, float) and value.is_integer():
-            remedy = f"Write {name}={int(value)}"
+            remedy = f"Write {written(name, int(value))}"
         if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
-            remedy = f"Write {name}={int(value)}, without quotes"
+            remedy = f"Write {written(name, int(value))}, without quotes"
         raise TypeError(message(name, value, rule, remedy))
-    if value < minimum:
+    result = int(value)
+    if result < minimum:
         raise ValueError(message(name, value, rule, f"Use {max(minimum, 1)} or more"))
-    return int(value)
+    if maximum is not None and result > maximum:
+        rule = f"{name} must be a whole number of at most {maximum}"
+        raise ValueError(message(name, value, rule, f"Use {maximum} or less"))
+    return result
 
 
-def side(name: str, value: object) -> int:
+def within(name: str, value: object, least: int, most: int) -> int:
+    """A whole number in ``least … most``, and for None the most; raises ValueError."""
+    value = most if value is None else value
+    fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not (fits and least <= value <= most):  # type: ignore[operator]
+        rule = f"must be a whole number in {least} … {most}"
+        raise ValueError(f"{name} = {shown(value)} {rule}. Use for example {most}.")
+    return int(value)  # type: ignore[call-overload]
+
+
+def seed(name: str, value: object) -> int | None:
+    """A whole number from 0 to 4294967295, or None; raises TypeError or ValueError."""
+    return None if value is None else integer(name, value, 0, LARGEST_SEED)
+
+
+def side(name: str, value: object, maximum: int | None = None) -> int:
     """The side of a square image in pixels, at least 1; raises TypeError or ValueError."""
     if isinstance(value, (tuple, list)) and value:
         rule = f"images must be square, so that {name} is one number"
         number = min((n for n in value if isinstance(n, int)), default=64)
-        remedy = f"Write {name}={number}; load_images(…, image_size={number}) cuts out the middle"
+        remedy = (
+            f"Write {written(name, number)}; load_images(…, image_size={number}) cuts out the "
+            "middle"
+        )
         raise TypeError(message(name, value, rule, remedy))
-    return integer(name, value, minimum=1)
+    return integer(name, value, 1, maximum)
 
 
 def real(name: str, value: object, rule: str, allowed: Callable[[float], bool]) -> float:
     """A finite number, also in float32, that ``rule`` describes; raises TypeError or ValueError."""
     rule = f"{name} must be a finite number {rule}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(message(name, value, rule, "Give a float, without quotes"))
+        remedy = f"Give {by_language('a float', 'a number')}, without quotes"
+        raise TypeError(message(name, value, rule, remedy))
     try:
         result = float(value)
     except OverflowError:
@@ -88,42 +142,55 @@ def real(name: str, value: object, rule: str, allowed: Callable[[float], bool]) 
 def flag(name: str, value: object) -> bool:
     """True or False; raises TypeError for all else."""
     if not isinstance(value, bool):
-        rule = f"{name} must be True or False"
-        raise TypeError(message(name, value, rule, "Write True or False, without quotes"))
+        either = f"{shown(True)} or {shown(False)}"
+        rule, remedy = f"{name} must be {either}", f"Write {either}, without quotes"
+        raise TypeError(message(name, value, rule, remedy))
     return value
 
 
 def choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     """One of some names; raises TypeError or ValueError."""
-    rule = f"{name} must be one of {', '.join(map(repr, choices))}"
+    rule = f"{name} must be one of {', '.join(map(shown, choices))}"
     if not isinstance(value, str):
         raise TypeError(message(name, value, rule, "Give one of these names as text"))
     if value not in choices:
-        remedy = did_you_mean(value, choices, f"Choose for example {choices[0]!r}")
+        remedy = did_you_mean(value, choices, f"Choose for example {shown(choices[0])}")
         raise ValueError(message(name, value, rule, remedy))
     return str(value)
 
 
-def integers(name: str, value: object) -> tuple[int, ...]:
-    """A tuple of whole numbers of at least 1; raises TypeError or ValueError."""
+def integers(
+    name: str, value: object, maximum: int | None = None, most: int | None = None
+) -> tuple[int, ...]:
+    """At most ``most`` whole numbers from 1 to ``maximum``; raises TypeError or ValueError."""
     if not isinstance(value, (tuple, list)):
-        rule = f"{name} must be a tuple or a list of whole numbers"
-        remedy = f"Write {name}=({shown(value)},)" if isinstance(value, int) else "Use a tuple"
+        kind = by_language("a tuple or a list", "a list")
+        rule = f"{name} must be {kind} of whole numbers"
+        alone = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        remedy = f"Write {written(name, (value,) if alone else (1, 2))}"
         raise TypeError(message(name, value, rule, remedy))
-    return tuple(integer(f"{name}[{i}]", item, minimum=1) for i, item in enumerate(value))
+    if most is not None and len(value) > most:
+        rule = f"{name} must have at most {most} numbers, and there are {len(value)}"
+        raise ValueError(message(name, value, rule, "Leave some out"))
+    items = enumerate(value)
+    return tuple(integer(f"{name}[{i}]", item, 1, maximum) for i, item in items)
 
 
-def descending(name: str, value: object) -> tuple[int, ...]:
+def descending(name: str, value: object, *limits: int) -> tuple[int, ...]:
     """Whole numbers of at least 1, each once and the largest first; raises like ``integers``."""
-    return tuple(sorted(set(integers(name, value)), reverse=True))
+    return tuple(sorted(set(integers(name, value, *limits)), reverse=True))
 
 
 def keys(owner: str, values: object, names: Collection[str]) -> None:
     """Raise TypeError or ValueError unless ``values`` is a dictionary with just these keys."""
     if not isinstance(values, Mapping):
+        kind = by_language("a dictionary", "{…}")
+        remedy = by_language(
+            "Pass what to_dict() returned.", "Write the file with save_parameters."
+        )
         raise TypeError(
-            f"{owner} needs a dictionary with the keys {', '.join(names)}, "
-            f"but got {shown(values)}. Pass what to_dict() returned."
+            f"{owner} needs {kind} with the keys {', '.join(names)}, but got {shown(values)}. "
+            f"{remedy}"
         )
     for key in values:
         if key not in names:
@@ -134,7 +201,8 @@ def keys(owner: str, values: object, names: Collection[str]) -> None:
             )
     missing = [name for name in names if name not in values]
     if missing:
+        where = by_language("to the dictionary", "there")
         raise ValueError(
-            f"{owner} lacks {', '.join(map(repr, missing))}. Add it to the dictionary; "
+            f"{owner} lacks {', '.join(map(shown, missing))}. Add it {where}; "
             f"{owner}'s docstring says what is usual."
         )

@@ -11,21 +11,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffusion_walkthrough import checks, faces
-from diffusion_walkthrough.files import UNREADABLE_NPZ
-
-if TYPE_CHECKING:
-    from PIL import Image as PillowImage
+from diffusion_walkthrough.files import UNREADABLE_NPZ, pictures
+from diffusion_walkthrough.files.archives import array_names, opened_archive, read_array
 
 DATA_SET_NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "faces")
 SPLIT_NAMES = ("train", "test")
-PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 DIGITS_TRAINING_COUNT = 1500
 FACES_COUNT = 10_000
 COMPANION_INDEX = 1354  # a three that everyone reads as a three
@@ -33,6 +31,7 @@ NO_LABEL = -1
 LARGEST_SIDE = 4096
 FOLDER_SIDE = 16  # of a folder's pictures on a page: two cores train on them in minutes
 HELD_OUT_EVERY = 6  # of a set without a test split, each sixth image
+NEARLY_BLACK = 32  # no pixel of a whole set above it: its range is another than 0 to 255
 
 Images: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = NDArray[np.int32]
@@ -50,6 +49,7 @@ def load_images(
     image_size: int | None = None,
     split: str = "train",
     n: int | None = None,
+    channels: int | None = None,
 ) -> tuple[Images, Labels]:
     """Load a data set by name, or your own pictures by path.
 
@@ -62,34 +62,40 @@ def load_images(
     faces such as neither of the two shows (see ``faces.KEPT_OUT``).
 
     A folder's pictures are read in the order of their names. Those in its subfolders are labelled
-    0, 1, ... by the sorted names of the subfolders, those directly in it with -1. A folder has a
-    "train" split only. An ``.npz`` holds ``images`` (and ``labels``), all of it "train", or
-    ``x_train``, ``x_test`` (and ``y_train``, ``y_test``), as uint8, or as floats in [-1, 1].
+    0, 1, ... by the sorted names of the subfolders, those directly in it with -1. What is not read,
+    in deeper folders for instance, is counted in a warning. A folder has a "train" split only. An
+    ``.npz`` holds ``images`` (and ``labels``), all of it "train", or ``x_train``, ``x_test`` (and
+    ``y_train``, ``y_test``), as uint8, or as floats in [-1, 1].
 
     ``image_size`` cuts each image to its central square and resizes it to that side, antialiased.
+    ``channels=1`` brings all images to grey, ``channels=3`` to colour; left out, a grey picture and
+    a coloured one do not go together.
+
     ``n`` takes the first n images; left out, all of them, and of "faces", which never end, 10,000.
 
     Returns images, float32 (n, height, width, channels) in [-1, 1], and labels, int32 (n,), -1
-    where there are none. Raises ValueError, TypeError, FileNotFoundError or (without a network)
-    ConnectionError, each naming the problem and the remedy.
+    where there are none. Raises ValueError, TypeError, FileNotFoundError or, without a network,
+    ConnectionError.
     """
     checks.choice("split", split, faces.SPLIT_NAMES if name == "faces" else SPLIT_NAMES)
-    if image_size is not None and checks.side("image_size", image_size) > LARGEST_SIDE:
-        raise ValueError(f"image_size={image_size}: at most {LARGEST_SIDE} pixels. Use e.g. 32.")
+    image_size = None if image_size is None else checks.side("image_size", image_size, LARGEST_SIDE)
     n = None if n is None else checks.integer("n", n, 1)
-    if name == "digits":
-        images, labels = _load_digits(split)
-    elif name == "faces":
-        images, labels = _draw_faces(split, n)
-    elif name in DATA_SET_NAMES:
-        images, labels = _load_with_keras(str(name), split)
-    else:
-        path = _existing_path(name)
-        if path.is_dir():
-            return _first(n, *_load_folder(path, image_size, split))
-        images, labels = _load_npz(path, split)
-    images, labels = _first(n, images, labels)
+    if channels not in (None, 1, 3):
+        rule = "channels must be 1, for grey, or 3, for colour"
+        raise ValueError(checks.message("channels", channels, rule, "Leave it out to keep all"))
+    path = None if name in DATA_SET_NAMES else _existing_path(name)
+    if path and path.is_dir():
+        return _first(n, *_load_folder(path, image_size, split, channels))
+    images, labels = _first(n, *(_load_npz(path, split) if path else _load_named(name, split, n)))
+    images = _in_colours(images, channels)
     return (images if image_size is None else _resized(images, image_size)), labels
+
+
+def _load_named(name: str | os.PathLike[str], split: str, n: int | None) -> tuple[Images, Labels]:
+    """A data set that goes by its name."""
+    if name == "digits":
+        return _load_digits(split)
+    return _draw_faces(split, n) if name == "faces" else _load_with_keras(str(name), split)
 
 
 def training_and_held_out(
@@ -121,8 +127,8 @@ def training_and_held_out(
 
 def _has_test(path: Path) -> bool:
     """Whether a file brings a test split of its own; what cannot be read, ``load_images`` tells."""
-    with contextlib.suppress(*UNREADABLE_NPZ), np.load(path, allow_pickle=False) as arrays:
-        return "x_test" in getattr(arrays, "files", ())
+    with contextlib.suppress(*UNREADABLE_NPZ), opened_archive(path) as archive:
+        return "x_test" in array_names(archive)
     return False
 
 
@@ -196,8 +202,8 @@ def check_image_range(images: ArrayLike) -> None:
 
     The noise has variance 1, and every formula counts on images of about that size around 0.
     Refused are values that are not finite or lie outside [-1, 1], and images that vary without
-    ever falling below 0: these look like [0, 1]. The message says which range it looks like, and
-    how to convert.
+    ever falling below 0, or hardly: these look like [0, 1]. The message says which range it looks
+    like, and how to convert.
     """
     values = np.asarray(images)
     if values.size == 0:
@@ -206,14 +212,48 @@ def check_image_range(images: ArrayLike) -> None:
     found = f"The images run from {low:.4g} to {high:.4g}, but must lie in [-1, 1]"
     if not np.isfinite([low, high]).all():
         raise ValueError(f"{found}. Remove what is not finite (NaN or infinity).")
-    if low >= 0 and 1.5 < high <= 255:
-        raise ValueError(f"{found}. It looks like [0, 255]: convert with images / 127.5 - 1.")
-    if low >= 0 and high <= 1 + RANGE_TOLERANCE and low < high:
-        raise ValueError(f"{found}. It looks like [0, 1]: convert with images * 2 - 1.")
-    if max(-low, high) > 1 + RANGE_TOLERANCE:
-        raise ValueError(
-            f"{found}. Clip what a sampler overshot with images.clip(-1, 1), or scale the data."
+    if low == high and abs(low) <= 1:
+        return  # of one colour, which tells nothing
+    within = max(-low, high) <= 1 + RANGE_TOLERANCE
+    # Resizing overshoots on both sides of where the values lie; those of [0, 1] are then seldom
+    # below 0, and never far.
+    near = low > (-0.3 if within else -0.5) * high
+    seldom_below_0 = low >= 0 or (near and values.mean() > 0 and np.mean(values < 0) < 0.35)
+    if seldom_below_0:
+        raise ValueError(f"{found}. {_from_0_on(low, high, values.dtype)}")
+    if not within:
+        raise ValueError(f"{found}. {_around_0(low, high)}")
+
+
+def _from_0_on(low: float, high: float, dtype: np.dtype) -> str:
+    """What images look like that are hardly ever below 0, and how to convert them."""
+    if high <= 0.02:
+        return "It looks like [0, 1], divided by 255 once too often: convert with images * 510 - 1."
+    tops = [(1.5, 1.0), (NEARLY_BLACK, high), (330, 255.0)]
+    top = next((top for limit, top in tops if high <= limit), 65535.0)
+    images = "images"
+    if low < 0 or high > top + RANGE_TOLERANCE:
+        images = f"images.clip(0, {top:g})"
+    if top == 1:
+        two = 2 if dtype.kind == "f" else 2.0  # or uint8 would stay uint8, which has no -1
+        return f"It looks like [0, 1]: convert with {images} * {two} - 1."
+    if high > 1.3 * top:
+        return "Scale the data: the lowest value becomes -1, and the highest 1."
+    return f"It looks like [0, {top:g}]: convert with {images} / {top / 2:g} - 1."
+
+
+def _around_0(low: float, high: float) -> str:
+    """What images look like that leave [-1, 1] on both sides, or below, and how to convert them."""
+    if max(-low, high) <= 1.5:
+        return "Clip what a sampler overshot with images.clip(-1, 1)."
+    if max(-low, high) <= 5:
+        return (
+            "It looks as if a mean was taken off and the rest divided by the deviation: undo that, "
+            "images * deviation + mean, and then bring [0, 1] to [-1, 1] with images * 2 - 1."
         )
+    if low >= -128 and high <= 127:
+        return "It looks like [-128, 127]: convert with (images + 128) / 127.5 - 1."
+    return "Scale the data: the lowest value becomes -1, and the highest 1."
 
 
 # Checks ------------------------------------------------------------------------------------------
@@ -256,9 +296,13 @@ def _checked_arrays(source: str, images: Any, labels: Any) -> tuple[Images, Labe
             f"(n, height, width, channels) with at least one image and 1 to 4 channels.{hint}"
         )
     if images.dtype == np.uint8:
+        _warn_of_darkness(source, images)
         images = from_uint8(images)
     elif images.dtype.kind == "f":
-        check_image_range(images)
+        try:
+            check_image_range(images)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
         images = images.astype(np.float32).clip(-1, 1)
     else:
         raise TypeError(
@@ -275,6 +319,12 @@ def _checked_labels(source: str, labels: Any, count: int) -> Labels:
         raise ValueError(
             f"{source} has labels of shape {labels.shape} and type {labels.dtype}, but they must "
             f"be whole numbers, one for each of the {count} images. Convert or leave them out."
+        )
+    limits = np.iinfo(np.int32)
+    if labels.min() < limits.min or labels.max() > limits.max:
+        raise ValueError(
+            f"{source} has labels from {labels.min()} to {labels.max()}, but they must fit 32 "
+            "bits. Number the classes 0, 1, 2 and so on, or leave the labels out."
         )
     return labels.reshape(count).astype(np.int32)
 
@@ -323,90 +373,61 @@ def _load_npz(path: Path, split: str) -> tuple[Images, Labels]:
         )
     keys = (f"x_{split}", f"y_{split}")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names = arrays.files
+        with opened_archive(path) as archive:
+            names = array_names(archive)
             if split == "train" and keys[0] not in names:
                 keys = ("images", "labels")
-            images, labels = (arrays.get(key) for key in keys)
+            found = {key: read_array(archive, key) for key in keys if key in names}
     except UNREADABLE_NPZ as error:
         raise ValueError(
-            f"{path} cannot be read as an .npz of plain arrays ({error}). "
+            f"{path} cannot be read as an .npz of plain arrays ({str(error)[:300]}). "
             "Get it again, or write it anew with np.savez(file, images=..., labels=...)."
         ) from error
-    if images is None:
+    if keys[0] not in found:
+        held = ", ".join(names[:9])[:200] or "nothing"
         raise ValueError(
-            f"{path} has no images for split={split!r}: it holds {', '.join(names) or 'nothing'}. "
+            f"{path} has no images for split={split!r}: it holds {held}. "
             "Name the arrays images and labels (these are the 'train' split), or x_train, y_train, "
             "x_test and y_test."
         )
-    return _checked_arrays(str(path), images, labels)
+    return _checked_arrays(str(path), found[keys[0]], found.get(keys[1]))
 
 
-def _load_folder(folder: Path, image_size: int | None, split: str) -> tuple[Images, Labels]:
+def _load_folder(
+    folder: Path, image_size: int | None, split: str, channels: int | None
+) -> tuple[Images, Labels]:
     if split != "train":
         raise ValueError(
             f"split={split!r}: all pictures of a folder are the 'train' split. "
             "Put the held-out pictures into a folder of their own and give that."
         )
-    labels = _labelled_pictures(folder)
-    first = next(iter(labels))
-    arrays: list[NDArray[np.uint8]] = []
-    for file in labels:
-        arrays.append(_read_picture(file, image_size))
-        if arrays[-1].shape != arrays[0].shape:
-            raise ValueError(
-                f"{file} is {arrays[-1].shape} (height, width, channels), but {first} is "
-                f"{arrays[0].shape}. Pass image_size=... to bring all to one size; convert "
-                "pictures yourself so that all are grey or all are coloured."
-            )
-    return from_uint8(np.stack(arrays)), np.array([*labels.values()], dtype=np.int32)
+    pixels, labels = pictures.read_folder(folder, image_size, channels)
+    _warn_of_darkness(str(folder), pixels)
+    return from_uint8(pixels), np.array(labels, dtype=np.int32)
 
 
-def _labelled_pictures(folder: Path) -> dict[Path, int]:
-    """The pictures in a folder and its subfolders, and the label of each."""
-    subfolders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    found = {
-        file: label
-        for label, place in enumerate([folder, *subfolders], start=NO_LABEL)
-        for file in sorted(place.iterdir())
-        if file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith(".")
-    }
-    if not found:
-        raise ValueError(
-            f"There are no pictures in the folder {folder} or its subfolders. "
-            f"Put files there that end in {', '.join(PICTURE_SUFFIXES)}."
+def _warn_of_darkness(source: str, pixels: NDArray[np.uint8]) -> None:
+    """Say that images of type uint8 do not use its range: 0 and 1, for instance, are both black."""
+    if 0 < (highest := int(pixels.max())) <= NEARLY_BLACK:
+        warnings.warn(
+            f"No pixel of the {len(pixels)} images in {source} is above {highest}, where 255 is "
+            f"white: all are nearly black. If their values run from 0 to {highest}, stretch them, "
+            f"pixels * {255 / highest:g}, and save them again.",
+            stacklevel=5,
         )
-    return found
 
 
-def _read_picture(file: Path, image_size: int | None) -> NDArray[np.uint8]:
-    """One picture as uint8 (height, width, channels), with 1 or 3 channels."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file) as opened:
-            picture = _flattened(ImageOps.exif_transpose(opened))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{file} cannot be read as a picture ({error}). Remove it or save it again as PNG."
-        ) from error
-    if image_size is not None:
-        picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture, dtype=np.uint8)
-    return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
-
-
-def _flattened(picture: PillowImage.Image) -> PillowImage.Image:
-    """The picture in grey (mode L) or colour (mode RGB); what is transparent becomes white."""
-    from PIL import Image
-
-    if picture.mode.startswith(("I", "F")):
-        raise ValueError(f"its mode {picture.mode} has more than 8 bits a channel")
-    grey = picture.mode in ("1", "L", "LA", "La")
-    if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture.convert("L" if grey else "RGB")
+def _in_colours(images: Images, channels: int | None) -> Images:
+    """The images in grey (1) or colour (3), if that is asked for."""
+    if channels in (None, images.shape[-1]):
+        return images
+    if images.shape[-1] == 1:
+        return np.repeat(images, 3, axis=-1)
+    if images.shape[-1] == 3:
+        weights = np.array([0.299, 0.587, 0.114], np.float32)  # as in ITU-R 601, and Pillow
+        return (images @ weights)[..., np.newaxis]
+    rule = f"images with {images.shape[-1]} channels are neither grey nor coloured"
+    raise ValueError(checks.message("channels", channels, rule, "Leave channels out"))
 
 
 def _resized(images: Images, image_size: int) -> Images:

@@ -89,6 +89,7 @@ def expected_coverage(real: int, generated: int, k: int = 5) -> float:
     two distances are equal; for large n = m it is 1 - 2⁻ᵏ.
     """
     _check_k(k, real)
+    checks.integer("generated", generated, 1)
     return 1 - comb(real - 1, k, exact=True) / comb(real - 1 + generated, k, exact=True)
 
 
@@ -155,6 +156,7 @@ def most_suspicious(
     """
     rows, known = _features_of({"drawn": drawn, "training": training}, features)
     _check_k(1, len(known))
+    checks.integer("count", count, 1)
     two = np.concatenate([np.partition(part, 1)[:, :2] for part in _distances(rows, known)])
     ratios = two[:, 0] / np.maximum(two[:, 1], np.finfo(np.float64).tiny)  # a copy of twins: 0 / 0
     places = np.argsort(ratios, kind="stable")[:count]
@@ -204,8 +206,9 @@ def real_against_real(
     ``(repeats,)``, or ``(repeats, 2)`` for a pair. That of :func:`frechet_distance` falls like
     1/count + 1/others. Raises ValueError for fewer images than that, and as ``mark`` does.
     """
-    real, random = np.asarray(real), np.random.default_rng(seed)
-    others = len(real) - count if others is None else others
+    real, random = np.asarray(real), np.random.default_rng(checks.seed("seed", seed))
+    count, repeats = checks.integer("count", count, 0), checks.integer("repeats", repeats, 1)
+    others = len(real) - count if others is None else checks.integer("others", others, 0)
     if not (count >= 1 and others >= 1 and count + others <= len(real)):
         raise ValueError(
             f"count={count} and others={others}: both must be at least 1 and together at most "
@@ -234,7 +237,11 @@ def nearest_label_accuracy(
 
 def _features_of(sets: dict[str, ArrayLike], features: Features) -> list[FloatArray]:
     """Both sets with one row of features for each image, checked."""
-    both = {name: np.asarray(images, dtype=np.float64) for name, images in sets.items()}
+    given = {name: np.asarray(images) for name, images in sets.items()}
+    for name, x in given.items():
+        if x.dtype.kind not in "fiub":
+            raise ValueError(f"{name} is of type {x.dtype}: must be numbers, one for each pixel.")
+    both = {name: x.astype(np.float64, copy=False) for name, x in given.items()}
     for name, x in both.items():
         if x.ndim < 2 or x.size == 0:
             raise ValueError(

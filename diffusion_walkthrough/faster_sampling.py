@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from keras import ops
+from keras.random import normal
 from numpy.typing import ArrayLike
 
 from diffusion_walkthrough.backward_sampling import (
@@ -33,12 +34,14 @@ from diffusion_walkthrough.backward_sampling import (
     ddpm_step,
     guess_x_start,
     times,
+    walk,
 )
-from diffusion_walkthrough.checks import choice, integer, real
-from diffusion_walkthrough.engine.drawing import check_whole, if_any
-from diffusion_walkthrough.forward_diffusion import as_float32
+from diffusion_walkthrough.checks import LARGEST, choice, integer, real, within
+from diffusion_walkthrough.engine.drawing import if_any
+from diffusion_walkthrough.engine.noise import generator_of
+from diffusion_walkthrough.forward_diffusion import as_float32, q_sample
 from diffusion_walkthrough.noise_schedule import NOTHING_LEFT, FloatArray, NoiseSchedule
-from diffusion_walkthrough.predictions import predict_noise_from_x_start
+from diffusion_walkthrough.predictions import SMALLEST, predict_noise_from_x_start
 
 # One step -------------------------------------------------------------------------------------
 
@@ -81,7 +84,8 @@ def dpm_2m_step(
         sigma_before, sigma, sigma_next = (b / a for a, b in _rates(schedule, x_t, earlier, t, s))
         share = ops.log(sigma_next / sigma) / ops.log(sigma / sigma_before) / 2
         carried_on = share * (x_start - as_float32(seen))
-        at_an_end = ops.logical_or(sigma_before == 0, sigma_next == 0)
+        is_known = ops.logical_and(sigma_before > 0, sigma_before < LARGEST)
+        at_an_end = ops.logical_or(sigma_next == 0, ops.logical_not(is_known))
         ahead = ops.where(at_an_end, x_start, x_start + carried_on)
     return _moved(schedule, ahead, x_t, t, s, z), x_start
 
@@ -122,7 +126,7 @@ def _moved(
     """x_s = a_s x_0 + b_s (k ε + f z), k² + f² = 1: some noise is kept, and some is fresh."""
     noise = predict_noise_from_x_start(schedule, x_t, t, x_start)
     (a_t, b_t), (a_s, b_s) = _rates(schedule, noise, t, s)
-    left = ops.square(a_t * b_s / (a_s * b_t))  # σ_s² / σ_t²
+    left = ops.square(a_t * b_s / ops.maximum(a_s * b_t, SMALLEST))  # σ_s² / σ_t²
     # Not as 1 - f²: where hardly any noise is kept, float32 would lose what that is.
     kept = ops.sqrt(1.0 - eta**2 + eta**2 * left)
     fresh = eta * ops.sqrt(ops.maximum(1.0 - left, 0.0))
@@ -183,7 +187,7 @@ def spaced(
         return times(schedule, steps)
     start = len(schedule) - 1 if sigma_max is None else time_of(schedule, sigma_max, "sigma_max")
     if spacing == "even":
-        check_whole("steps", steps, 1, int(start) + 1)
+        within("steps", steps, 1, int(start) + 1)
         return [float(t) for t in np.linspace(start, -1, steps, endpoint=False)]
     sigmas = schedule.sqrt_recipm1_alphas_cumprod
     first = sigmas[-1] if sigma_max is None else sigma_max
@@ -194,6 +198,43 @@ def spaced(
         )
     rest = SPACINGS[spacing](first, sigmas[0], steps)[1:]
     return [float(start), *_times_of(schedule, rest).tolist()]
+
+
+# Once more --------------------------------------------------------------------------------------
+
+
+def restart(
+    denoise: DenoiseFn,
+    schedule: NoiseSchedule,
+    images: Any,
+    sigma: float,
+    step: Callable[..., Any] = ddpm_step,
+    *,
+    seed: Any = None,
+    **options: Any,
+) -> Any:
+    """Hide drawn images under noise once more, and walk back anew: some errors stay behind.
+
+    What the network got wrong it does not see again, and may do better; what it got right can be
+    told through a little noise. (Xu et al. 2023, arXiv 2306.14878, restart in mid-walk. With an
+    exact denoise function images stay as likely as they were.)
+
+    Args:
+        denoise, schedule, step: as for ``walk``.
+        images: drawn ones, ``(batch, …)`` in [-1, 1].
+        sigma: of the noise, beside images of full strength; at most that of the schedule.
+        seed: of the noise and of the way back; a number, None, or a ``SeedGenerator``.
+        **options: those of ``walk``; ``steps`` is how many the way back has, None for all.
+
+    Returns float32 ``(batch, …)``. Raises TypeError or ValueError for a σ that the schedule has
+    not, and as ``walk`` does.
+    """
+    images, start = as_float32(images), round(time_of(schedule, sigma))
+    generator = generator_of(seed)
+    noise = normal(images.shape, seed=generator)
+    x_t = q_sample(schedule, images, np.full(len(images), start), noise)
+    options = {"x_T": x_t, "start": start, "seed": generator, **options}
+    return walk(step, denoise, schedule, images.shape, **options)
 
 
 # By name ----------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ import numpy as np
 from keras import ops
 
 from diffusion_walkthrough.backward_sampling import BackwardStep, Denoiser, p_mean_variance
+from diffusion_walkthrough.checks import integer
+from diffusion_walkthrough.engine.noise import BLOCK, NoiseInBlocks
 from diffusion_walkthrough.forward_diffusion import (
     as_float32,
     q_mean_variance,
@@ -25,7 +27,7 @@ from diffusion_walkthrough.forward_diffusion import (
     same_shape,
 )
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract
-from diffusion_walkthrough.parameters import DiffusionParameters
+from diffusion_walkthrough.parameters import MOST_PIXEL_LEVELS, DiffusionParameters
 from diffusion_walkthrough.predictions import (
     PREDICTIONS,
     predict_noise_from_x_start as predict_noise_from_x_start,
@@ -206,8 +208,8 @@ def bits_per_dim(
     schedule: NoiseSchedule,
     images: Any,
     *,
-    seed: int | None = None,
-    batch_size: int = 256,
+    seed: Any = None,
+    batch_size: int = BLOCK,
     levels: int = 256,
     progress: bool = False,
     variance: str | None = None,
@@ -221,24 +223,23 @@ def bits_per_dim(
         schedule: the noise schedule.
         images: clean images in [-1, 1], ``(n, …)``, whose values lie on ``levels`` levels.
         seed: makes the result repeatable; None draws new noise each time.
-        batch_size: how many images at a time.
+        batch_size: how many images at a time, which changes nothing but the memory it takes.
         levels: how many values a pixel can have: 256 for photographs, 17 for the 8×8 digits.
         progress: whether to show a progress bar.
         variance: as for ``p_mean_variance``: None takes the denoise function's own.
 
-    Raises:
-        ValueError: if a pixel is on none of the levels, or a number is too small.
+    Raises TypeError or ValueError if a pixel is on none of the levels, or a number cannot be.
     """
-    images = _checked_levels(images, levels)
-    if batch_size < 1:
-        raise ValueError(f"batch_size = {batch_size} must be at least 1.")
-    batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
-    bar = keras.utils.Progbar(len(batches) * len(schedule)) if progress else None
-    generator = keras.random.SeedGenerator(seed)
+    levels = integer("levels", levels, 2, MOST_PIXEL_LEVELS)
+    images, batch_size = _checked_levels(images, levels), integer("batch_size", batch_size, 1)
+    starts = range(0, len(images), batch_size)
+    bar = keras.utils.Progbar(len(starts) * len(schedule)) if progress else None
+    noise = NoiseInBlocks(len(images), len(schedule), seed)
     parts = []
-    for batch in batches:
-        columns = []
-        for column in _terms_and_errors(denoise, schedule, batch, generator, levels, variance):
+    for start in starts:
+        batch, columns = images[start : start + batch_size], []
+        drawn = (noise.draw(t, start, batch.shape) for t in range(len(schedule)))
+        for column in _terms_and_errors(denoise, schedule, batch, drawn, levels, variance):
             columns.append(column)
             if bar:
                 bar.add(1)
@@ -249,12 +250,11 @@ def bits_per_dim(
 
 
 def _terms_and_errors(
-    denoise: Any, schedule: NoiseSchedule, x_start: Any, generator: Any, levels: int, variance: Any
+    denoise: Any, schedule: NoiseSchedule, x_start: Any, noises: Any, levels: int, variance: Any
 ) -> Iterator[np.ndarray]:
     """For t = 0, 1, … L_t and the error of the guessed clean image, each ``(2, batch)``."""
-    for t in range(len(schedule)):
+    for t, noise in enumerate(noises):
         step = np.full(len(x_start), t, dtype="int32")
-        noise = keras.random.normal(x_start.shape, seed=generator)
         x_t = q_sample(schedule, x_start, step, noise)
         back = p_mean_variance(denoise, schedule, x_t, step, variance)
         term = variational_bound_terms(schedule, x_start, x_t, step, back, levels)
@@ -263,20 +263,24 @@ def _terms_and_errors(
 
 
 def _checked_levels(images: Any, levels: int) -> np.ndarray:
-    images = np.asarray(ops.convert_to_numpy(images), dtype="float32")
-    if not images.size or levels < 2:
+    images = np.asarray(ops.convert_to_numpy(images))
+    if not images.size or images.dtype.kind not in "fiu":
         raise ValueError(
-            f"images have shape {images.shape} and levels = {levels}: there must be at least one "
-            "image, and at least 2 levels for a pixel to tell anything."
+            f"images have shape {images.shape} and are of type {images.dtype}: there must be at "
+            "least one image, of float32 numbers."
         )
-    steps = (images + 1) / 2 * (levels - 1)
-    wrong = images[~(np.abs(steps - np.round(steps)) < 0.01) | (np.abs(images) > 1 + 1e-6)]
-    if wrong.size:
-        raise ValueError(
-            f"a pixel has the value {wrong[0]}, which is none of the {levels} levels from -1 to 1; "
-            "bits count how likely a level is. Pass the images as they were stored, scaled but not "
-            "resized, and their number of levels: levels=256 for photographs, 17 for the digits."
-        )
+    images = images.astype("float32", copy=False)
+    for start in range(0, len(images), BLOCK):
+        some = images[start : start + BLOCK]
+        steps = (some + 1) / 2 * (levels - 1)
+        wrong = some[~(np.abs(steps - np.round(steps)) < 0.01) | (np.abs(some) > 1 + 1e-6)]
+        if wrong.size:
+            raise ValueError(
+                f"a pixel has the value {wrong[0]}, which is none of the {levels} levels from -1 "
+                "to 1; bits count how likely a level is. Pass the images as they were stored, "
+                "scaled but not resized, and their number of levels: levels=256 for photographs, "
+                "17 for the digits."
+            )
     return images
 
 

@@ -13,29 +13,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffusion_walkthrough.parameters import ScheduleParameters
+from diffusion_walkthrough.parameters import (
+    REFERENCE_TIMESTEPS,
+    SMALLEST_BETA as SMALLEST_BETA,
+    ScheduleParameters,
+)
 
 FloatArray = NDArray[np.float64]
 
 #: No step may add so much noise that nothing is left of the image (Nichol & Dhariwal 2021, §3.2).
 LARGEST_BETA = 0.999
 
-#: A step that adds less than this would be lost in the rounding of 1 - ᾱ.
-SMALLEST_BETA = 1e-8
-
 #: The log SNR that stands for minus infinity, in which there is no straight line.
 NOTHING_LEFT = -1e4
-
-#: The published linear schedule was made for this many steps.
-REFERENCE_TIMESTEPS = 1000
 
 #: Over which share of the steps β rises, in the schedules that then stay at ``beta_end``.
 WARMUP_SHARES = {"warmup10": 0.1, "warmup50": 0.5, "const": 0.0}
 
 
+def _rise(first: float, last: float, count: int) -> FloatArray:
+    """``count`` numbers, evenly from first to last; a single one is the last, where noise is."""
+    return np.linspace(first, last, count) if count > 1 else np.full(count, float(last))
+
+
 def linear_betas(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> FloatArray:
     """β rises evenly from ``beta_start`` to ``beta_end`` (Ho et al. 2020, §4). Shape ``(T,)``."""
-    return np.linspace(beta_start, beta_end, timesteps, dtype=np.float64)
+    return _rise(beta_start, beta_end, timesteps)
 
 
 def cosine_betas(timesteps: int, offset: float = 0.008) -> FloatArray:
@@ -50,13 +53,13 @@ def cosine_betas(timesteps: int, offset: float = 0.008) -> FloatArray:
 
 def sigmoid_betas(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> FloatArray:
     """β rises along a sigmoid, slowly at both ends (Xu et al. 2022, arXiv 2203.02923). ``(T,)``."""
-    rise = 1 / (1 + np.exp(-np.linspace(-6, 6, timesteps)))
+    rise = 1 / (1 + np.exp(-_rise(-6, 6, timesteps)))
     return beta_start + (beta_end - beta_start) * rise
 
 
 def quad_betas(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> FloatArray:
     """√β rises evenly, so that β rises like a parabola (original DDPM code). Shape ``(T,)``."""
-    return np.linspace(np.sqrt(beta_start), np.sqrt(beta_end), timesteps, dtype=np.float64) ** 2
+    return _rise(np.sqrt(beta_start), np.sqrt(beta_end), timesteps) ** 2
 
 
 def warmup_betas(
@@ -68,7 +71,7 @@ def warmup_betas(
     """
     betas = np.full(timesteps, beta_end, dtype=np.float64)
     rising = int(timesteps * share)
-    betas[:rising] = linear_betas(rising, beta_start, beta_end)
+    betas[:rising] = np.linspace(beta_start, beta_end, rising)
     return betas
 
 
@@ -259,7 +262,13 @@ class NoiseSchedule:
 
 
 def _checked_betas(betas: ArrayLike) -> FloatArray:
-    array = np.array(betas, dtype=np.float64)
+    array = np.asarray(betas)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"betas are of type {array.dtype}; they must be numbers, float64. Build them with "
+            "make_betas('linear', 1000)."
+        )
+    array = array.astype(np.float64)  # a copy
     if array.ndim != 1 or array.size == 0:
         raise ValueError(
             f"betas has shape {array.shape}; it must be one-dimensional with at least one step, "
@@ -334,7 +343,7 @@ def extract(table: ArrayLike, t: Any, ndim: int) -> Any:
 def _looked_up(table: ArrayLike, t: Any, ndim: int) -> Any:
     from keras import ops
 
-    values = ops.take(ops.convert_to_tensor(table, dtype="float32"), t, axis=0)
+    values = ops.take(ops.convert_to_tensor(_in_float32(table), dtype="float32"), t, axis=0)
     return _multiplying(values, ndim)
 
 
@@ -343,3 +352,18 @@ def _multiplying(values: Any, ndim: int) -> Any:
     from keras import ops
 
     return ops.reshape(values, (-1,) + (1,) * (ndim - 1))
+
+
+def _in_float32(table: ArrayLike) -> Any:
+    """A table as the network's numbers have it; ValueError where it does not fit into them."""
+    table = np.asarray(table, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        narrow = table.astype(np.float32)
+    too_large = np.flatnonzero(np.isinf(narrow) & np.isfinite(table))
+    if too_large.size:
+        raise ValueError(
+            f"a table of the schedule holds {table[too_large[0]]:.2g} at t = {too_large[0]}, and "
+            "float32 ends at 3.4e38: so much noise is added that nothing is left of the image. "
+            "Use smaller betas or fewer steps, for example make_betas('cosine', 1000)."
+        )
+    return narrow

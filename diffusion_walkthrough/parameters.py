@@ -35,6 +35,27 @@ PRECISION_NAMES = ("float32", "mixed_float16", "mixed_bfloat16")
 FILE_FORMAT = "diffusion_walkthrough.parameters"
 FILE_VERSION = 3
 
+#: The published linear schedule was made for this many steps.
+REFERENCE_TIMESTEPS = 1000
+
+#: A step that adds less noise than this would be lost in the rounding of 1 - ᾱ.
+SMALLEST_BETA = 1e-8
+
+# More than anybody has needed, and little enough that a mistyped number is met here, and not when
+# the memory is full.
+MOST_TIMESTEPS = 1_000_000
+LARGEST_SIDE = 4096
+LARGEST_ATTENTION_SIDE = 128  # 128⁴ pairs of pixels are 1 GB for each image
+MOST_CHANNELS = 1024
+LARGEST_WIDTH = 8192
+LARGEST_MULTIPLIER = 64
+MOST_LEVELS = 13  # from 4096 pixels down to one
+MOST_RESIDUAL_BLOCKS = 32
+MOST_WEIGHTS = 10_000_000_000  # 40 GB
+LARGEST_BATCH = 1_000_000
+MOST_STEPS = 1_000_000_000
+MOST_PIXEL_LEVELS = 65_536  # 16 bits
+
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleParameters(Record):
@@ -57,13 +78,26 @@ class ScheduleParameters(Record):
     def __post_init__(self) -> None:
         share = ("above 0 and below 1", lambda v: 0 < v < 1)
         self._check("name", checks.choice, SCHEDULE_NAMES)
-        self._check("timesteps", checks.integer, 1)
+        self._check("timesteps", checks.integer, 1, MOST_TIMESTEPS)
         self._check("beta_start", checks.real, *share)
         self._check("beta_end", checks.real, *share)
         self._check("scaled", checks.flag)
         if self.beta_end < self.beta_start:
-            rule = f"beta_end must not be below beta_start={self.beta_start}, as noise grows"
+            start = checks.written("beta_start", self.beta_start)
+            rule = f"beta_end must not be below {start}, as noise grows"
             self._refuse("beta_end", rule, "Exchange the two")
+        if self.name not in ("cosine", "jsd"):
+            self._check_first_step("beta_end" if self.name == "const" else "beta_start")
+
+    def _check_first_step(self, name: str) -> None:
+        scale = REFERENCE_TIMESTEPS / self.timesteps if self.scaled else 1.0
+        first = scale * getattr(self, name)
+        if first < SMALLEST_BETA:
+            rule = (
+                f"the first step would add noise of variance {first:.2g}, and less than "
+                f"{SMALLEST_BETA} is lost in rounding"
+            )
+            self._refuse(name, rule, f"Use at least {1.1 * SMALLEST_BETA / scale:.2g}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,21 +122,24 @@ class UNetParameters(Record):
     groups: int = 32
 
     def __post_init__(self) -> None:
-        self._check("image_size", checks.side)
-        for name in ("channels", "residual_blocks", "groups"):
-            self._check(name, checks.integer, 1)
-        self._check("base_width", checks.integer, 4)
-        self._check("width_multipliers", checks.integers)
-        self._check("attention_sizes", checks.descending)
-        self._check("dropout", checks.real, "from 0 to below 1", lambda v: 0 <= v < 1)
+        self._check("image_size", checks.side, LARGEST_SIDE)
+        self._check("channels", checks.integer, 1, MOST_CHANNELS)
+        self._check("residual_blocks", checks.integer, 1, MOST_RESIDUAL_BLOCKS)
+        self._check("groups", checks.integer, 1, LARGEST_WIDTH)
+        self._check("base_width", checks.integer, 4, LARGEST_WIDTH)
+        self._check("width_multipliers", checks.integers, LARGEST_MULTIPLIER, MOST_LEVELS)
+        self._check("attention_sizes", checks.descending, LARGEST_SIDE, MOST_LEVELS)
+        rule = "from 0 to below 1, at most 0.99"
+        self._check("dropout", checks.real, rule, lambda v: 0 <= v <= 0.99)
         self._check_levels()
         self._check_widths()
+        self._check_costs()
 
     def _check_levels(self) -> None:
         levels = len(self.width_multipliers)
         if levels == 0:
             rule = "width_multipliers must name at least one level"
-            self._refuse("width_multipliers", rule, "Use for example (1, 2)")
+            self._refuse("width_multipliers", rule, f"Use for example {checks.shown((1, 2))}")
         factor = 2 ** (levels - 1)
         if self.image_size % factor:
             fitting = next(n for n in range(levels, 0, -1) if self.image_size % 2 ** (n - 1) == 0)
@@ -119,7 +156,8 @@ class UNetParameters(Record):
                     f"no level has side {size}, so there would silently be no attention; "
                     f"the levels have {', '.join(map(str, self.level_sizes))}"
                 )
-                remedy = "Choose among these, or () for attention in the middle only"
+                nothing = checks.shown(())
+                remedy = f"Choose among these, or {nothing} for attention in the middle only"
                 self._refuse("attention_sizes", rule, remedy)
 
     def _check_widths(self) -> None:
@@ -128,15 +166,42 @@ class UNetParameters(Record):
             self._refuse("base_width", rule, f"Use {self.base_width + 1}")
         for width in self.level_widths:
             if width % self.groups:
-                rule = f"groups must divide the width of every level, {self.level_widths}"
-                remedy = f"Use for example {math.gcd(*self.level_widths, self.groups)}"
-                self._refuse("groups", rule, remedy)
+                widths = checks.shown(self.level_widths)
+                rule = f"groups must divide the width of every level, {widths}"
+                self._refuse("groups", rule, f"Use for example {self._fitting_groups()}")
             if width == self.groups:
                 rule = (
                     f"a group needs at least two of a level's {width} channels: alone, a channel "
                     "loses its mean, and with it what the time step has added"
                 )
-                self._refuse("groups", rule, f"Use for example {max(width // 4, 1)}")
+                self._refuse("groups", rule, f"Use for example {self._fitting_groups()}")
+
+    def _fitting_groups(self) -> int:
+        """Groups that divide every width, and none of them alone in its group."""
+        fitting = math.gcd(*self.level_widths, self.groups)
+        alone = fitting == min(self.level_widths)
+        return max(n for n in range(1, fitting) if fitting % n == 0) if alone else fitting
+
+    def _check_costs(self) -> None:
+        """Refuse what no computer could hold, although each number by itself is possible."""
+        for side in (*self.attention_sizes, self.level_sizes[-1]):
+            if side > LARGEST_ATTENTION_SIDE:
+                middle = side == self.level_sizes[-1]
+                rule = (
+                    "attention looks from each pixel at each other one, which at a side of "
+                    f"{side} are {side**4:.2g} pairs{', in the middle too' if middle else ''}; the "
+                    f"largest side for it is {LARGEST_ATTENTION_SIDE}"
+                )
+                remedy = "Use more levels, each halves the side" if middle else "Leave it out"
+                self._refuse("width_multipliers" if middle else "attention_sizes", rule, remedy)
+        blocks, last = self.residual_blocks, self.level_widths[-1]
+        weights = sum((45 * blocks + 27) * width**2 for width in self.level_widths) + 40 * last**2
+        if weights > MOST_WEIGHTS:
+            rule = (
+                f"with widths of {checks.shown(self.level_widths)} the network would have some "
+                f"{weights:.2g} weights, and at most {MOST_WEIGHTS:.0e} can be built"
+            )
+            self._refuse("base_width", rule, "Use smaller widths, or fewer residual_blocks")
 
     @property
     def level_sizes(self) -> tuple[int, ...]:
@@ -190,25 +255,27 @@ class TrainingParameters(Record):
     }
 
     def __post_init__(self) -> None:
-        above_0, share = (lambda v: v > 0), (lambda v: 0 < v < 1)
-        self._check("learning_rate", checks.real, "above 0", above_0)
-        self._check("warmup_steps", checks.integer, 0)
-        self._check("batch_size", checks.integer, 1)
+        none = checks.shown(None)
+        rule = "above 0, from 1e-9 to 10"
+        self._check("learning_rate", checks.real, rule, lambda v: 1e-9 <= v <= 10)
+        self._check("warmup_steps", checks.integer, 0, MOST_STEPS)
+        self._check("batch_size", checks.integer, 1, LARGEST_BATCH)
         self._check("horizontal_flip", checks.flag)
         self._check("precision", checks.choice, PRECISION_NAMES)
-        self._check("gradient_accumulation_steps", checks.integer, 1)
+        self._check("gradient_accumulation_steps", checks.integer, 1, LARGEST_BATCH)
         parts = self.gradient_accumulation_steps
         if self.batch_size % parts:
             rule = f"gradient_accumulation_steps must divide batch_size, {self.batch_size}"
             remedy = f"Use for example {math.gcd(self.batch_size, parts)}"
             self._refuse("gradient_accumulation_steps", rule, remedy)
         if self.decay_steps is not None:
-            self._check("decay_steps", checks.integer, self.warmup_steps + 1)
+            self._check("decay_steps", checks.integer, self.warmup_steps + 1, MOST_STEPS + 1)
         if self.gradient_clip is not None:
-            self._check("gradient_clip", checks.real, "above 0, or None for no clipping", above_0)
+            rule = f"above 0, from 1e-9 to 1e9, or {none} for no clipping"
+            self._check("gradient_clip", checks.real, rule, lambda v: 1e-9 <= v <= 1e9)
         if self.ema_momentum is not None:
-            rule = "above 0 and below 1, or None for no averaging"
-            self._check("ema_momentum", checks.real, rule, share)
+            rule = f"above 0 and below 1, at most 0.9999999, or {none} for no averaging"
+            self._check("ema_momentum", checks.real, rule, lambda v: 0 < v <= 0.9999999)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,19 +314,22 @@ class DiffusionParameters(Record):
         self._check("prediction", checks.choice, PREDICTION_NAMES)
         self._check("variance", checks.choice, VARIANCE_NAMES)
         self._check("loss", checks.choice, LOSS_NAMES)
-        self._check("pixel_levels", checks.integer, 2)
+        self._check("pixel_levels", checks.integer, 2, MOST_PIXEL_LEVELS)
         if self.variance == "learned" and self.loss == "mse":
             rule = (
-                "the mean squared error of the prediction does not depend on the variance, so "
-                "that variance='learned' would stay as it was at the start"
+                "the mean squared error of the prediction does not depend on the variance, so that "
+                f"{checks.written('variance', 'learned')} would stay as it was at the start"
             )
-            self._refuse("loss", rule, "Use loss='kl', or one of the fixed variances")
+            remedy = f"Use {checks.written('loss', 'kl')}, or one of the fixed variances"
+            self._refuse("loss", rule, remedy)
         if self.schedule.name == "jsd" and self.prediction == "noise":
             rule = (
-                "after the last step of the schedule 'jsd' nothing is left of the image (ᾱ = 0), "
-                "so that no guess of the noise says what the image was: Eq. 15 divides by √ᾱ"
+                f"after the last step of the schedule {checks.shown('jsd')} nothing is left of the "
+                "image (ᾱ = 0), so that no guess of the noise says what the image was: Eq. 15 "
+                "divides by √ᾱ"
             )
-            self._refuse("prediction", rule, "Use prediction='x_start', or another schedule")
+            other = checks.written("prediction", "x_start")
+            self._refuse("prediction", rule, f"Use {other}, or another schedule")
 
     @classmethod
     def digits(cls) -> DiffusionParameters:
@@ -318,7 +388,7 @@ class DiffusionParameters(Record):
     def mnist(cls) -> DiffusionParameters:
         """A model of 28x28 handwritten digits that two CPU cores train in a quarter of an hour."""
         return cls(
-            schedule=ScheduleParameters(name="jsd", timesteps=250),
+            schedule=ScheduleParameters(name="cosine", timesteps=250),
             unet=UNetParameters(
                 image_size=28,
                 channels=1,
@@ -332,7 +402,7 @@ class DiffusionParameters(Record):
             training=TrainingParameters(
                 learning_rate=2e-3,
                 warmup_steps=100,
-                decay_steps=5625,  # three epochs
+                decay_steps=7500,  # four epochs
                 batch_size=32,
                 ema_momentum=None,
                 horizontal_flip=False,
@@ -438,8 +508,10 @@ def load_parameters(path: str | os.PathLike[str]) -> DiffusionParameters:
     everything else that is wrong, naming the file, the problem and the remedy.
     """
     source = Path(path).expanduser()
+    in_json = source.suffix.lower() == ".json"
     try:
-        return _from_content(plain_data.read(source))
+        with checks.speaking_json() if in_json else contextlib.nullcontext():
+            return _from_content(plain_data.read(source))
     except (ValueError, TypeError) as error:
         raise type(error)(f"{source} cannot be read as parameters: {error}") from error
 
@@ -452,8 +524,8 @@ def _from_content(content: object) -> DiffusionParameters:
     version = content.get("version")
     if type(version) is not int or not 1 <= version <= FILE_VERSION:
         raise ValueError(
-            f"version={checks.shown(version)}, and this package reads versions 1 to {FILE_VERSION}."
-            " Update diffusion_walkthrough, or save the parameters again."
+            f"{checks.written('version', version)}, and this package reads versions 1 to "
+            f"{FILE_VERSION}. Update diffusion_walkthrough, or save the parameters again."
         )
     checks.keys("the file", content, ["format", "version", "parameters"])
     return DiffusionParameters.from_dict(content["parameters"], version)

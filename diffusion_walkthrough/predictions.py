@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
+from diffusion_walkthrough import checks
 from diffusion_walkthrough.forward_diffusion import (
     as_float32,
     q_posterior_mean_variance,
@@ -130,7 +131,7 @@ def check_prediction(schedule: NoiseSchedule, prediction: str) -> None:
 
     Raises ValueError naming the step, the reason and the remedy.
     """
-    if prediction not in PREDICTIONS:
+    if prediction not in PREDICTION_NAMES:
         raise ValueError(f"prediction = {prediction!r} must be one of {PREDICTION_NAMES}.")
     name = PREDICTIONS[prediction].divides_by
     if name is None:
@@ -184,6 +185,7 @@ class Denoiser:
     clip: bool = True  # whether the clean image is held within [-1, 1], as images should be
 
     def __post_init__(self) -> None:
+        checks.flag("clip", self.clip)
         check_prediction(self.schedule, self.prediction)
         check_variance(self.variance)
 

@@ -18,7 +18,7 @@ from keras import ops
 
 from diffusion_walkthrough.backward_sampling import Denoiser, ddpm_step, walk
 from diffusion_walkthrough.engine.cores import keep_operations_on_one_core, side_by_side
-from diffusion_walkthrough.engine.drawing import CompiledNetwork
+from diffusion_walkthrough.engine.drawing import CompiledNetwork, collected, in_parts
 from diffusion_walkthrough.engine.feeding import QuestionSet
 from diffusion_walkthrough.engine.optimizer import AveragingAdam
 from diffusion_walkthrough.engine.precision import dtype_policy
@@ -27,6 +27,7 @@ from diffusion_walkthrough.faster_sampling import named
 from diffusion_walkthrough.loss import mark
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import DiffusionParameters, TrainingParameters
+from diffusion_walkthrough.predictions import check_prediction
 from diffusion_walkthrough.unet import build_unet
 
 keep_operations_on_one_core()
@@ -66,10 +67,9 @@ class Questions(QuestionSet):
             steps_per_epoch: how many batches an epoch has; None for one pass through the images.
             always_alike: whether to ask the same in every epoch, as for a measurement.
         """
-        super().__init__(always_alike)
+        super().__init__(always_alike, batch_size, seed)
         self.images, self.labels, self.weights = images, labels, weights
-        self.schedule, self.batch_size, self.seed = schedule, batch_size, seed
-        self.shuffle, self.mirror = shuffle, mirror
+        self.schedule, self.shuffle, self.mirror = schedule, shuffle, mirror
         self.batches = math.ceil(len(images) / batch_size)
         self.steps = steps_per_epoch or self.batches
 
@@ -138,14 +138,14 @@ class DiffusionModel(TrainedOnQuestions):
 
         Args:
             parameters: what defines the model; a dictionary from ``parameters.to_dict()`` works.
-            seed: of the questions; None follows ``keras.utils.set_random_seed``, as the initial
-                weights do.
+            seed: of the questions; None follows ``keras.utils.set_random_seed``, as weights do.
             network: another network in the place of ``build_unet(parameters.unet)``.
             **options: as for ``keras.Model``.
         """
         super().__init__(parameters, seed, **options)
         parameters = self.diffusion_parameters
         self.schedule = NoiseSchedule.from_parameters(parameters.schedule)
+        check_prediction(self.schedule, parameters.prediction)
         with dtype_policy(parameters.training.precision):
             self.network = network or build_unet(parameters.unet, parameters.variance == "learned")
         self.ask = side_by_side(self.network)
@@ -194,19 +194,19 @@ class DiffusionModel(TrainedOnQuestions):
             **options: those of ``backward_sampling.walk``, of the step, and of the spacing:
                 ``model.sample(64, step="ddim", steps=20, spacing="karras", eta=0.5)``.
         """
-        shape = self.shape_of(n)
-        step, options = named(self.schedule, step, **options)
-        images = walk(step, self.denoise, self.schedule, shape, seed=seed, **options)
-        return ops.convert_to_numpy(images)
+        return collected(self.drawn(n, seed, step, **options), self.shape_of(n))
+
+    def drawn(self, n: int, seed: Any = None, step: Any = ddpm_step, **options: Any) -> Any:
+        """Hand out the images of ``sample`` some at a time, for more than memory has room for."""
+        shape, (step, options) = self.shape_of(n), named(self.schedule, step, **options)
+        return in_parts(walk, step, self.denoise, self.schedule, shape, seed=seed, **options)
 
 
 def learning_rate_schedule(parameters: TrainingParameters) -> Any:
     """Build the learning rate: an even rise over the warm-up, then constant, or falling to 0.
 
-    With ``decay_steps``, the length of the whole run, it falls along half a cosine.
-
-    Returns:
-        A number, or a Keras schedule from step to learning rate.
+    With ``decay_steps``, the length of the whole run, it falls along half a cosine. Returns a
+    number, or a Keras schedule from step to learning rate.
     """
     schedules = keras.optimizers.schedules
     rate, warmup, total = parameters.learning_rate, parameters.warmup_steps, parameters.decay_steps

@@ -28,7 +28,7 @@ SLOWEST_FIRST = (
     "test_precision.py", "test_resuming.py", "test_backward_sampling.py", "04_loss.ipynb",
     "test_training_choices.py", "test_loss.py", "test_cores.py", "test_running.py",
     "test_devices.py", "07b_new_images.ipynb", "test_training.py",
-    "test_scaling_up.py", "test_command_line.py",
+    "test_scaling_up.py", "test_commands.py",
     "03b_unet_deeper.ipynb", "test_plan.py", "test_guarding.py", "test_unet.py",
 )  # fmt: skip
 

@@ -29,7 +29,7 @@ from diffusion_walkthrough.backward_sampling import (
 )
 from diffusion_walkthrough.checkpoints import load_model
 from diffusion_walkthrough.data import load_images
-from diffusion_walkthrough.engine.drawing import STRIDE
+from diffusion_walkthrough.engine.noise import STRIDE
 from diffusion_walkthrough.evaluation import density_coverage, precision_recall
 from diffusion_walkthrough.exact_denoiser import optimal_denoiser
 from diffusion_walkthrough.forward_diffusion import q_sample

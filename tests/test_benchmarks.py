@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.parameters import DiffusionParameters
 from diffusion_walkthrough.planner.counting import count_multiply_adds
 from diffusion_walkthrough.training import learning_rate_schedule
@@ -67,24 +66,11 @@ def test_the_times_to_quality_are_those_of_the_page(quality):
     """Every row that the results make, and the sentence about them."""
     run, table, page = quality
     results = json.loads((FOLDER / "time_to_quality.json").read_text("utf-8"))
-    known = [result for result in results if "kind" in result]
     real = run.real_marks()
-    rows = page.trial_table(known, real)[2:] + page.time_table(known, real)[2:]
-    assert len(rows) >= len({table.setting_of(x) for x in known if x["kind"] != "order"})
+    rows = page.trial_table(results, real)[2:] + page.time_table(results, real)[2:]
+    assert len(rows) >= len({table.setting_of(x) for x in results if x["kind"] != "order"})
     assert [row for row in rows if row not in README.splitlines()] == []
-    assert not known or page.verdict(known, real) in README
-
-
-def test_the_older_times_to_quality_are_those_of_the_page():
-    """How many runs and parameters, and precision and recall at the end of each recipe's minute."""
-    results = json.loads((FOLDER / "time_to_quality.json").read_text("utf-8"))
-    older = [result for result in results if "kind" not in result]
-    for recipe in {result["recipe"] for result in older}:
-        runs = [result for result in older if result["recipe"] == recipe]
-        precision, recall = np.median([run["looks"][-1][2:] for run in runs], axis=0)
-        size = f" {len(runs)} | {runs[0]['parameters']:,} "
-        end = f" {precision:.2f} / {recall:.2f} |"
-        assert any(size in row and row.endswith(end) for row in README.splitlines()), recipe
+    assert page.verdict(results, real) in README
 
 
 @pytest.fixture
@@ -93,7 +79,7 @@ def quality(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     names = ("quality_run", "quality_table", "quality_page", "time_to_quality")
     yield tuple(importlib.import_module(name) for name in names[:3])
-    for name in (*names, "quality_variants", "recipes_keras", "machine", "results"):
+    for name in (*names, "recipes_keras", "machine", "results"):
         sys.modules.pop(name, None)
 
 
@@ -205,41 +191,17 @@ def test_the_rate_by_the_clock_is_that_of_decay_steps(quality):
     assert published == (training.learning_rate, training.batch_size)
 
 
-def test_every_variant_is_a_model_of_its_own(quality):
-    variants = importlib.import_module("quality_variants")
-    assert variants.parameters_of("preset") == DiffusionParameters.digits()
-    told = {
-        (variants.parameters_of(name), str(variant)) for name, variant in variants.VARIANTS.items()
-    }
-    assert len(told) == len(variants.VARIANTS) == 27
-
-
-def test_the_best_variant_comes_first(quality):
-    variants = importlib.import_module("quality_variants")
-
-    def result(name, seed, best):
-        looks = {
-            sampler: [18.0, 18.02, 200, best - 0.1 * place, 0.9, 2]
-            for place, sampler in enumerate(variants.SAMPLERS)
-        }
-        known = {"variant": name, "seed": seed, "planned": 18.0, "looks": looks}
-        return {**known, "first_step": 7.0, "parameters": 1234}
-
-    results = [result("preset", 0, 0.7), result("v", 0, 0.8), result("v", 1, 0.9)]
-    rows = variants.table(results, [1.0, 1.0])[2:]
-    assert rows[0].startswith("| v | 18 | 2 | 1,234 | 7.0 s | 200 | 0.85 / 0.90 | 0.75 / 0.90 |")
-    assert rows[0].endswith("| **0.85** |")
-    assert rows[1].startswith("| preset |")
-    assert rows[1].endswith("| 0.70 |")
-
-
-def test_questions_about_little_noise_count_less(quality):
-    recipes = importlib.import_module("recipes_keras")
-    weighted = recipes.variant(0, DiffusionParameters.digits(), largest_snr=5.0).model
-    images = load_images("digits")[0][:8]
-    shown, made_of = weighted.questions(images, batch_size=8).batch(0, 0)
-    snr = weighted.schedule.snr[shown[1]]
-    assert min(snr) < 5 < max(snr)
-    found = weighted.compute_loss(shown, made_of, np.zeros_like(images))  # to guess no noise
-    expected = np.mean(np.mean(made_of["noise"] ** 2, axis=(1, 2, 3)) * np.minimum(1, 5 / snr))
-    np.testing.assert_allclose(float(found), expected, rtol=1e-5)
+def test_the_walks_in_fewer_steps_are_those_of_the_pages(monkeypatch):
+    """All of them on the benchmarks' page, those of the faces in chapter 09 too."""
+    monkeypatch.syspath_prepend(FOLDER)
+    few_steps = importlib.import_module("few_steps")
+    results = json.loads((FOLDER / "few_steps.json").read_text("utf-8"))
+    rows = {data: few_steps.table(results, data).splitlines()[2:] for data in ("digits", "faces")}
+    assert [row for row in rows["digits"] + rows["faces"] if row not in README.splitlines()] == []
+    page = (FOLDER.parent / "notebooks" / "09_faster_sampling.ipynb").read_text("utf-8")
+    text = "".join("".join(cell["source"]) for cell in json.loads(page)["cells"])
+    shown = [row for row in text.splitlines() if row in rows["faces"]]
+    assert len(shown) > 5
+    assert text.count(" | 0.") >= len(shown)
+    for name in ("few_steps", "machine", "results"):
+        sys.modules.pop(name)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import os
+import pickle
 import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -13,7 +19,7 @@ import numpy as np
 import pytest
 from tiny import SMALLEST_UNET
 
-from diffusion_walkthrough import checkpoints, faces
+from diffusion_walkthrough import checkpoints, faces, training
 from diffusion_walkthrough.checkpoints import (
     PRETRAINED,
     kept_model,
@@ -126,6 +132,28 @@ def test_a_failure_while_writing_leaves_the_earlier_model_alone(
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+@contextlib.contextmanager
+def a_disk_that_takes(size: int) -> Iterator[None]:
+    """No file may grow further, as if the disk were full."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("name", ["model", "model.keras"])
+def test_a_full_disk_leaves_the_earlier_model_and_says_what_to_do(tmp_path, name, first, second):
+    path = save_model(first, tmp_path / name)
+    said = rf"{name} could not be written \(File too large\).*What was there before is whole: make"
+    with pytest.raises(OSError, match=said), a_disk_that_takes(2000):
+        save_model(second, path, overwrite=True)
+    np.testing.assert_array_equal(prediction(load_model(path)), prediction(first))
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
 def test_a_folder_with_other_files_is_never_replaced(tmp_path, first):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match=r"thesis\.txt"):
@@ -182,7 +210,7 @@ def test_a_damaged_file_is_an_error(tmp_path, name, first):
 def test_a_keras_file_with_numbers_that_are_not_finite_is_refused(tmp_path):
     model = random_model()
     model.network.set_weights([weight * np.nan for weight in model.network.get_weights()])
-    with pytest.raises(ValueError, match=r"model\.keras holds weights that are not finite"):
+    with pytest.raises(ValueError, match=r"model\.keras .* weights that are not finite"):
         load_model(save_model(model, tmp_path / "model.keras"))
 
 
@@ -317,11 +345,121 @@ def test_after_a_kill_between_the_two_renames_the_earlier_model_is_put_back(
         pass
     left = f".~{writing._HOST}-{dead.pid}-1f2e3d4c-old-model"
     save_model(first, tmp_path / "model").rename(tmp_path / left)
-    with pytest.raises(FileNotFoundError, match=f"killed .* left the earlier model as .*{left}"):
-        load_model(tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    np.testing.assert_array_equal(prediction(again), prediction(first))
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+    (tmp_path / "model").rename(tmp_path / left)
     with pytest.raises(FileExistsError, match="overwrite=True"):  # and is not overwritten unasked
         save_model(second, tmp_path / "model")
     np.testing.assert_array_equal(prediction(load_model(tmp_path / "model")), prediction(first))
+
+
+def test_while_another_process_replaces_a_model_the_error_says_where_it_is(tmp_path, first):
+    left = f".~{writing._HOST}-{os.getppid()}-1f2e3d4c-old-model"
+    save_model(first, tmp_path / "model").rename(tmp_path / left)
+    with pytest.raises(FileNotFoundError, match=f"replacing it has put .* aside, as .*{left}"):
+        load_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"parameters.json": b'{"lr": 0.1}', "weights.npz": b"x"}, "parameters.json"),
+        ({"parameters.json": b"not even JSON"}, "parameters.json"),
+        ({"parameters.pkl": pickle.dumps({"lr": 0.1})}, "parameters.pkl"),
+        ({"weights.npz": b"x"}, "weights.npz"),
+        ({"weights.safetensors": b"x"}, "weights.safetensors"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_files_of_another_program_that_bear_our_names_are_never_replaced(
+    tmp_path, first, files, named
+):
+    path = tmp_path / "model"
+    path.mkdir()
+    for name, content in files.items():
+        (path / name).write_bytes(content)
+    with pytest.raises(FileExistsError, match=named):
+        save_model(first, path, overwrite=True)
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == files
+
+
+def test_a_keras_file_of_another_model_or_of_none_is_never_replaced(tmp_path, first):
+    other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    other.save(tmp_path / "other.keras")
+    (tmp_path / "notes.keras").write_text("my notes")
+    for name in ("other.keras", "notes.keras"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(FileExistsError, match=name):
+            save_model(first, tmp_path / name, overwrite=True)
+        assert (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [b"", None])
+@pytest.mark.parametrize("name", ["model", "model.keras"])
+def test_a_damaged_model_may_be_replaced(tmp_path, name, damage, first):
+    path = save_model(first, tmp_path / name)
+    file = path / "weights.safetensors" if path.is_dir() else path
+    file.write_bytes(file.read_bytes()[:999] if damage is None else damage)
+    save_model(first, path, overwrite=True)
+    np.testing.assert_array_equal(prediction(load_model(path)), prediction(first))
+
+
+def test_an_empty_folder_may_be_replaced(tmp_path, first):
+    (tmp_path / "model").mkdir()
+    save_model(first, tmp_path / "model", overwrite=True)
+    assert load_model(tmp_path / "model").diffusion_parameters == TINY
+
+
+@pytest.mark.parametrize("name", ["model", "model.keras"])
+def test_parameters_of_a_larger_network_than_the_file_holds_build_none(
+    tmp_path, name, monkeypatch, first
+):
+    """The weights of an earlier version do not say what they were trained with."""
+    path = Path(shutil.copytree(OLD / "model", tmp_path / "model"))
+    if name == "model.keras":
+        path = save_model(first, tmp_path / name)
+        larger(path)
+    else:
+        wide = changed(load_model(path).diffusion_parameters, unet__base_width=4096)
+        save_parameters(wide, path / "parameters.json", overwrite=True)
+
+    def build(*_, **__):
+        raise AssertionError("the network was built")
+
+    monkeypatch.setattr(training, "build_unet", build)
+    with pytest.raises(ValueError, match=r"it holds [\d,]+ numbers, and .* [\d,]{13}"):
+        load_model(path)
+
+
+def larger(path):
+    """Let a .keras file ask for a wider network than it has the weights of."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    config["config"]["parameters"]["unet"]["base_width"] = 4096
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+def test_a_keras_file_that_runs_code_is_not_opened_by_keras(tmp_path, monkeypatch):
+    code = keras.layers.Lambda(lambda x: x, output_shape=(1,))
+    keras.Sequential([keras.Input((1,)), code]).save(tmp_path / "a.keras")
+    monkeypatch.setattr(keras.models, "load_model", None)
+    with pytest.raises(ValueError, match="holds a Sequential, not a DiffusionModel"):
+        load_model(tmp_path / "a.keras")
+
+
+def test_a_class_of_ones_own_is_loaded_once_it_is_registered(tmp_path):
+    @keras.saving.register_keras_serializable("tests")
+    class Mine(DiffusionModel):
+        pass
+
+    path = save_model(Mine(TINY, seed=1), tmp_path / "a.keras")
+    assert type(load_model(path)) is Mine
+    assert type(load_model(save_model(Mine(TINY, seed=1), path, overwrite=True))) is Mine
 
 
 def test_other_files_and_models_are_refused(tmp_path, first):
@@ -343,8 +481,8 @@ def test_other_files_and_models_are_refused(tmp_path, first):
 def test_a_model_comes_back_in_its_own_precision(tmp_path, name, precision):
     if precision == "mixed_float16" and keras.backend.backend() == "torch":
         pytest.skip("PyTorch's convolutions take no float16 on a CPU")
-    training = dataclasses.replace(TINY.training, precision=precision)
-    model = random_model(parameters=dataclasses.replace(TINY, training=training))
+    rules = dataclasses.replace(TINY.training, precision=precision)
+    model = random_model(parameters=dataclasses.replace(TINY, training=rules))
     again = load_model(save_model(model, tmp_path / name))
     assert again.network.compute_dtype == precision.removeprefix("mixed_")
     np.testing.assert_array_equal(prediction(again), prediction(model))

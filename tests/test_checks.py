@@ -96,9 +96,29 @@ def test_what_is_no_whole_number_is_answered_with_how_to_write_it(value, said):
         checks.integer("n", value, 1)
 
 
-def test_a_number_that_is_too_small_is_answered_with_the_smallest():
+def test_a_number_that_is_too_small_or_large_is_answered_with_one_that_fits():
     with pytest.raises(ValueError, match=r"n=0: .*at least 2\. Use 2 or more\."):
         checks.integer("n", 0, 2)
+    with pytest.raises(ValueError, match=r"n=10+\.*: .*at most 9\. Use 9 or less\."):
+        checks.integer("n", 10**40, 2, 9)
+    assert checks.integer("n", 9, 2, 9) == 9
+
+
+def test_a_seed_is_what_keras_and_numpy_take():
+    for value in (0, 7, 2**32 - 1, np.int64(5)):
+        assert type(checks.seed("seed", value)) is int
+    assert checks.seed("seed", None) is None
+    for value in (-1, 2**32, True, 1.0, "1"):
+        with pytest.raises((TypeError, ValueError), match="seed must be a whole number"):
+            checks.seed("seed", value)
+
+
+def test_whole_numbers_in_a_range():
+    assert checks.within("n", None, 1, 7) == 7
+    assert type(checks.within("n", np.int32(3), 1, 7)) is int
+    for wrong in (0, 8, 2.0, "3", True):
+        with pytest.raises(ValueError, match=f"n = {wrong!r} must be a whole number in 1 … 7"):
+            checks.within("n", wrong, 1, 7)
 
 
 def positive(value):
@@ -159,8 +179,53 @@ def test_names_flags_and_tuples():
     assert checks.descending("sizes", [2, 4, 2]) == (4, 2)
     with pytest.raises(TypeError, match=r"Write sizes=\(16,\)"):
         checks.integers("sizes", 16)
+    with pytest.raises(TypeError, match=r"Write sizes=\(1, 2\)"):
+        checks.integers("sizes", "12")
     with pytest.raises(ValueError, match=r"sizes\[1\]=0"):
         checks.integers("sizes", (1, 0))
+    with pytest.raises(ValueError, match=r"sizes\[1\]=5: .*at most 4"):
+        checks.integers("sizes", (1, 5), 4)
+    with pytest.raises(ValueError, match="sizes must have at most 3 numbers, and there are 5000"):
+        checks.descending("sizes", [1] * 5000, 4, 3)
+
+
+# In the language of a JSON file -------------------------------------------------------------------
+
+
+IN_JSON = [
+    (lambda: checks.integer("n", "5", 1), r'^"n": "5": .*Write "n": 5, without quotes\.$'),
+    (lambda: checks.integer("n", 5.0, 1), r'^"n": 5\.0: .*Write "n": 5\.$'),
+    (lambda: checks.integer("n", None, 1), r'^"n": null: .*Give a whole number, such as 1\.$'),
+    (lambda: checks.integer("n", True, 1), r'^"n": true: '),
+    (lambda: checks.real("x", "0.5", "above 0", bool), r"Give a number, without quotes\.$"),
+    (lambda: checks.flag("on", "True"), r'"on": "True": on must be true or false\. Write true or'),
+    (lambda: checks.choice("name", "digit", KNOWN), r'one of "digits", .*Did you mean "digits"\?'),
+    (lambda: checks.integers("sizes", 4), r'must be a list of .*Write "sizes": \[4\]\.$'),
+    (lambda: checks.integers("sizes", [4, "a"]), r'^sizes\[1\]: "a": '),
+    (lambda: checks.side("size", [8, 9]), r'^"size": \[8, 9\]: .*Write "size": 8; '),
+    (lambda: checks.keys("It", [1], KNOWN), r"needs \{…\} with the keys .* got \[1\]"),
+    (
+        lambda: checks.keys("It", {"digit": 1}, KNOWN),
+        r'no parameter "digit"\. Did you mean "digits"',
+    ),
+    (lambda: checks.keys("It", {}, ["a"]), r'It lacks "a"\. Add it there'),
+]
+
+
+@pytest.mark.parametrize(("check", "said"), IN_JSON)
+def test_what_is_read_from_json_is_answered_in_json(check, said):
+    with pytest.raises((TypeError, ValueError), match=said), checks.speaking_json():
+        check()
+    with pytest.raises((TypeError, ValueError)) as caught:
+        check()
+    for word in ("true", "null", '": '):
+        assert word not in str(caught.value)
+
+
+def test_in_json_too_any_value_is_shown_in_few_letters():
+    with checks.speaking_json():
+        for value in ("a" * 10**6, Unprintable(), {1: {2}}, 10**5000):
+            assert 0 < len(checks.shown(value)) <= 80
 
 
 def test_keys_are_all_there_and_no_others():

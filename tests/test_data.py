@@ -2,6 +2,8 @@ import io
 import os
 import sys
 import types
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +25,13 @@ from diffusion_walkthrough.data import (
     to_uint8,
     training_and_held_out,
 )
+from diffusion_walkthrough.files import archives
 
 DATASETS = Path(
     os.environ.get("DIFFUSION_DATASETS", Path(__file__).resolve().parents[2] / "shared/datasets")
 )
+# Pixels in tests have simple values, and that is warned of; one test looks at the warning.
+pytestmark = pytest.mark.filterwarnings("ignore:No pixel of the")
 needs_mnist = pytest.mark.skipif(
     not (DATASETS / "mnist.npz").is_file(), reason="mnist.npz is not in DIFFUSION_DATASETS"
 )
@@ -120,6 +125,8 @@ def test_shrinking_averages_instead_of_skipping_pixels(tmp_path):
         ({"n": 0}, ValueError, "at least 1"),
         ({"n": 1501}, ValueError, "n=1501: there are 1500 images"),
         ({"n": "20"}, TypeError, "without quotes"),
+        ({"channels": 2}, ValueError, "channels must be 1, for grey, or 3"),
+        ({"channels": "3"}, ValueError, "channels must be 1, for grey, or 3"),
         ({"split": "kept_out"}, ValueError, "'train', 'test'. Choose"),
         ({"name": "faces", "split": "valid"}, ValueError, "'train', 'test', 'kept_out'"),
     ],
@@ -159,6 +166,20 @@ def test_n_takes_the_first_images(tmp_path):
     for value in (10, 20, 30):
         save_picture(tmp_path / f"{value}.png", grey(value))
     assert to_uint8(load_images(tmp_path, n=2)[0])[:, 0, 0, 0].tolist() == [10, 20]
+
+
+def test_channels_bring_all_to_grey_or_colour(tmp_path):
+    digits, _ = load_images(n=5)
+    np.testing.assert_array_equal(load_images(n=5, channels=1)[0], digits)
+    np.testing.assert_array_equal(load_images(n=5, channels=3)[0], np.repeat(digits, 3, -1))
+    drawn, _ = load_images("faces", n=5)
+    grey_faces, _ = load_images("faces", n=5, channels=1)
+    assert grey_faces.shape == (5, 16, 16, 1)
+    luminance = Image.fromarray(to_uint8(drawn)[0]).convert("L")
+    np.testing.assert_allclose(to_uint8(grey_faces)[0, ..., 0], np.asarray(luminance), atol=1)
+    np.savez(tmp_path / "own.npz", images=np.full((2, 4, 4, 2), 200, np.uint8))
+    with pytest.raises(ValueError, match="2 channels are neither grey nor coloured"):
+        load_images(tmp_path / "own.npz", channels=3)
 
 
 # --- through Keras -------------------------------------------------------------------------------
@@ -260,6 +281,10 @@ WRONG_ARRAYS = [
     ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [1]}, "one for each of the 2 images"),
     ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0.5, 1]}, "whole numbers"),
     ({"images": np.array([{}, {}], dtype=object)}, "plain arrays"),
+    ({"images": np.zeros((2, 4, 4), complex)}, "complex128, but they must be uint8"),
+    ({"images": np.array(["a", "b"])}, "shape (2,)"),
+    ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [2**31, 1]}, "fit 32 bits"),
+    ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0, -(2**40)]}, "fit 32 bits"),
 ]
 
 
@@ -271,6 +296,53 @@ def test_a_wrong_npz_is_refused_with_the_remedy(tmp_path, arrays, piece):
     with pytest.raises((ValueError, TypeError)) as caught:
         load_images(tmp_path / "own.npz")
     assert piece in str(caught.value)
+
+
+def test_text_in_the_place_of_an_array_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "own.npz", "w") as archive:
+        archive.writestr("images.npy", "just some text")
+    with pytest.raises(
+        ValueError, match=r"own\.npz cannot be read .*images is no array of numbers"
+    ):
+        load_images(tmp_path / "own.npz")
+
+
+def test_what_inflates_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "ROOM", 10**6)
+    np.savez_compressed(tmp_path / "own.npz", images=np.zeros((2000, 32, 32), np.uint8))
+    with pytest.raises(ValueError, match=r"own\.npz .*unpacked.* to 2 MB.*Written with np\.savez"):
+        load_images(tmp_path / "own.npz")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "own.npz")
+    for load in (load_images, training_and_held_out):
+        with pytest.raises(ValueError, match="no regular file"):
+            load(tmp_path / "own.npz")
+
+
+@pytest.mark.parametrize("highest", [1, 16, 32])
+def test_pixels_that_do_not_use_their_range_are_warned_of(tmp_path, highest):
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    pixels[1] = highest
+    np.savez(tmp_path / "own.npz", images=pixels)
+    save_picture(tmp_path / "folder" / "a.png", pixels[1])
+    for path in (tmp_path / "own.npz", tmp_path / "folder"):
+        said = rf"above {highest}, where 255 is white.*pixels \* {255 / highest:g}, and"
+        with pytest.warns(UserWarning, match=said):
+            images, _ = load_images(path)
+        assert images.max() == np.float32(highest / 127.5 - 1)
+
+
+def test_one_bright_pixel_in_the_set_is_enough(tmp_path):
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    pixels[1, 0, 0] = 33
+    np.savez(tmp_path / "own.npz", images=pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_images(tmp_path / "own.npz")
+        np.savez(tmp_path / "own.npz", images=pixels[:1])  # of one colour: of what range?
+        load_images(tmp_path / "own.npz")
 
 
 def test_npz_of_images_has_no_test_split(tmp_path):
@@ -349,7 +421,7 @@ def test_subfolders_are_labels(tmp_path):
 def test_pictures_of_different_sizes_want_image_size(tmp_path):
     save_picture(tmp_path / "a.png", grey(0, (4, 4)))
     save_picture(tmp_path / "b.png", grey(255, (6, 8)))
-    with pytest.raises(ValueError, match=r"b\.png is \(6, 8, 1\).*image_size"):
+    with pytest.raises(ValueError, match=r"b\.png has 8x6 pixels.*image_size"):
         load_images(tmp_path)
     images, _ = load_images(tmp_path, image_size=5)
     assert images.shape == (2, 5, 5, 1)
@@ -359,12 +431,14 @@ def test_pictures_of_different_sizes_want_image_size(tmp_path):
 def test_grey_and_coloured_pictures_do_not_mix(tmp_path):
     save_picture(tmp_path / "a.png", grey(0))
     save_picture(tmp_path / "b.png", grey(0), mode="RGB")
-    with pytest.raises(ValueError, match="all are grey or all are coloured"):
+    with pytest.raises(ValueError, match=r"coloured, but .* grey\. Pass channels"):
         load_images(tmp_path)
+    assert load_images(tmp_path, channels=1)[0].shape == (2, 4, 4, 1)
+    assert load_images(tmp_path, channels=3)[0].shape == (2, 4, 4, 3)
 
 
 @pytest.mark.parametrize(
-    ("mode", "channels"), [("1", 1), ("L", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3)]
+    ("mode", "channels"), [("1", 1), ("L", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 1)]
 )
 def test_every_usual_kind_of_picture_is_read(tmp_path, mode, channels):
     save_picture(tmp_path / "a.png", grey(255), mode=mode)
@@ -462,7 +536,21 @@ def test_from_uint8_takes_only_uint8(pixels):
         (np.array([0.0, 3.0, 200.0]), "[0, 255]"),
         (np.array([0.0, 0.5, 1.0]), "[0, 1]: convert with images * 2 - 1"),
         (np.array([-1.5, 0.0, 1.2]), "images.clip(-1, 1)"),
-        (np.array([-200.0, 300.0]), "clip"),
+        (np.array([-200.0, 300.0]), "Scale the data"),
+        (np.array([0.0, 70000.0]), "[0, 65535]: convert with images.clip(0, 65535) / 32767.5 - 1"),
+        (np.array([0.0, 10**6]), "Scale the data"),
+        (
+            np.array([0.0, 1.0]) / 255,
+            "divided by 255 once too often: convert with images * 510 - 1",
+        ),
+        (np.array([0, 1, 1], np.uint8), "[0, 1]: convert with images * 2.0 - 1"),
+        (np.arange(17), "[0, 16]: convert with images / 8 - 1"),
+        (np.array([-0.09, 0.1, 0.5, 0.6, 1.07]), "[0, 1]: convert with images.clip(0, 1) * 2 - 1"),
+        (np.array([-0.09, 0.1, 0.5, 0.6, 0.97]), "[0, 1]: convert with images.clip(0, 1) * 2 - 1"),
+        (np.array([-9.0, 100, 200, 100, 266]), "images.clip(0, 255) / 127.5 - 1"),
+        (np.array([-2.1, 0.0, 2.6]), "a mean was taken off"),
+        (np.array([-0.42, -0.42, 2.8]), "a mean was taken off"),
+        (np.array([-128, 0, 127], np.int8), "convert with (images + 128) / 127.5 - 1"),
         (np.array([0.0, np.nan]), "not finite"),
         (np.array([-1.0, np.inf]), "not finite"),
         (np.zeros((0, 8, 8, 1)), "empty"),
@@ -483,6 +571,28 @@ def test_the_remedies_do_remedy():
     check_image_range(np.arange(256) / 127.5 - 1)
     check_image_range(np.linspace(0, 1) * 2 - 1)
     check_image_range(np.array([-1.5, 2.0]).clip(-1, 1))
+    for values in (np.linspace(0, 1) / 255, np.arange(256) / 1.0, np.array([0, 1, 1], np.uint8)):
+        with pytest.raises(ValueError, match="convert with") as caught:
+            check_image_range(values)
+        remedy = str(caught.value).partition("convert with ")[2].rstrip(".")
+        converted = eval(remedy, {"images": values})  # as a reader would, who copies it
+        check_image_range(converted)
+        assert (converted.min(), converted.max()) == (-1, pytest.approx(1))
+
+
+def test_digits_that_were_resized_with_overshoot_are_told_from_what_a_sampler_overshot():
+    digits = load_images("digits", n=100)[0][..., 0]
+    for images, remedy in ((digits / 2 + 0.5, "clip(0, 1) * 2 - 1"), (digits, "clip(-1, 1)")):
+        for size, method in ((16, "BICUBIC"), (32, "BICUBIC"), (12, "LANCZOS")):
+            how = (size, size), Image.Resampling[method]
+            large = np.stack([np.asarray(Image.fromarray(image).resize(*how)) for image in images])
+            with pytest.raises(ValueError, match="run from -") as caught:
+                check_image_range(large)
+            assert remedy in str(caught.value)
+            check_image_range(eval(remedy, {"clip": large.clip}))
+    bicubic = [np.asarray(Image.fromarray(image / 2 + 0.5).resize((16, 16))) for image in digits]
+    with pytest.raises(ValueError, match="looks like"):  # clipping to [-1, 1] does not make it so
+        check_image_range(np.stack(bicubic).clip(-1, 1))
 
 
 # --- one call for any data set --------------------------------------------------------------------

@@ -514,6 +514,28 @@ def test_a_wrong_k_is_refused(k, error):
     precision_recall(small, large, k=3)
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"count": 1.0}, "count=1.0"),
+        ({"count": True}, "count=True"),
+        ({"count": 1, "others": "2"}, "others='2'"),
+        ({"count": 1, "repeats": 0}, "repeats=0"),
+        ({"count": 1, "seed": -1}, "seed=-1"),
+    ],
+    ids=str,
+)
+def test_numbers_that_cannot_be_are_refused_by_their_names(options, named):
+    with pytest.raises((TypeError, ValueError), match=f"^{named}: .*must be a whole number"):
+        real_against_real(frechet_distance, np.zeros((9, 2)), **options)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, True])
+def test_suspicious_pairs_are_counted_in_whole_numbers(count):
+    with pytest.raises((TypeError, ValueError), match=f"count={count}: "):
+        most_suspicious(np.zeros((3, 2)), np.ones((3, 2)), count)
+
+
 @pytest.mark.parametrize("function", MEASURES)
 @pytest.mark.parametrize(
     ("first", "second", "piece"),
@@ -524,6 +546,8 @@ def test_a_wrong_k_is_refused(k, error):
         (np.zeros(8), np.zeros((9, 8)), "add an axis"),
         (np.zeros((9, 8)), np.full((9, 8), np.nan), "NaN or infinity"),
         (np.full((9, 8), np.inf), np.zeros((9, 8)), "NaN or infinity"),
+        (np.zeros((9, 8)), np.zeros((9, 8), "complex64"), "of type complex64: must be numbers"),
+        (np.full((9, 8), "a"), np.zeros((9, 8)), "of type <U1: must be numbers"),
     ],
 )
 def test_sets_that_do_not_match_are_refused(function, first, second, piece):

@@ -1,4 +1,3 @@
-import argparse
 import hashlib
 import itertools
 
@@ -7,11 +6,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import ndimage
 
-from diffusion_walkthrough import command_line, faces
+from diffusion_walkthrough import faces
 from diffusion_walkthrough.data import from_uint8, to_uint8
 from diffusion_walkthrough.face_parts import COLOURS, FIGURE, INKS, LAYERS
 from diffusion_walkthrough.faces import KEPT_OUT, NOT_SEEN, STANDARD, TEST_EVERY
-from diffusion_walkthrough.parameters import DiffusionParameters
 
 NAMES = STANDARD.names
 TOP_HAT = """
@@ -448,10 +446,3 @@ def test_missing_attributes():
 def test_what_cannot_be_read(images):
     with pytest.raises(ValueError, match=r"\(n, 16, 16, 3\)"):
         faces.read(images)
-
-
-def test_the_command_line_finds_the_faces_for_the_preset():
-    options = argparse.Namespace(data=None)
-    images = command_line._images(options, DiffusionParameters.faces(), "test")
-    np.testing.assert_array_equal(images[:20], faces.draw(20, split="test")[0])
-    assert "faces" in command_line.PRESETS

@@ -10,6 +10,7 @@ from keras import layers, ops
 from pocket import pocket_model
 from scipy.integrate import solve_ivp
 
+from diffusion_walkthrough import faces
 from diffusion_walkthrough.backward_sampling import (
     Denoiser,
     ddpm_step,
@@ -20,7 +21,8 @@ from diffusion_walkthrough.backward_sampling import (
 )
 from diffusion_walkthrough.checkpoints import load_model
 from diffusion_walkthrough.data import load_images
-from diffusion_walkthrough.engine.drawing import STRIDE, CompiledNetwork
+from diffusion_walkthrough.engine.drawing import CompiledNetwork
+from diffusion_walkthrough.engine.noise import STRIDE
 from diffusion_walkthrough.evaluation import frechet_distance, precision_recall
 from diffusion_walkthrough.exact_denoiser import MixtureDenoiser
 from diffusion_walkthrough.faster_sampling import (
@@ -31,6 +33,7 @@ from diffusion_walkthrough.faster_sampling import (
     heun_step,
     karras_sigmas,
     named,
+    restart,
     spaced,
     time_of,
 )
@@ -147,6 +150,18 @@ def test_from_where_nothing_is_left_of_the_image_all_steps_are_ddim_s(step):
     np.testing.assert_allclose(numpy(found), a_s * guess + b_s * x_t, rtol=0, atol=1e-6)
     next_one, _ = step(lambda *_: guess, JSD, x_t, t - 9, s - 3, z)
     assert np.isfinite(numpy(next_one)).all()
+
+
+@pytest.mark.parametrize("step", [ddpm_step, *NEW_STEPS])
+@pytest.mark.parametrize("options", [{"steps": 7}, {"steps": [999.0, 950.5, 810.25, 5.0]}], ids=str)
+def test_where_float32_sees_nothing_of_the_image_for_many_steps_none_is_nan(step, options):
+    """√ᾱ is below 1e-38 over 200 of 1000 steps, and then it is 0 in float32."""
+    noisy = NoiseSchedule(make_betas("const", 1000, beta_end=0.2))
+    options = {"seed": 0, **options}
+    for eta in [{"eta": 1.0}, {}] if step is ddim_step else [{}]:
+        x = numpy(walk(step, squashed, noisy, (2, 3), **options, **eta))
+        assert np.isfinite(x).all()
+        assert np.abs(x).max() <= 1.01
 
 
 def test_the_step_after_one_from_where_nothing_is_left_is_of_first_order():
@@ -478,6 +493,58 @@ def test_where_it_is_asked_counts():
 
 
 # By name ------------------------------------------------------------------------------------------
+
+
+# Once more ----------------------------------------------------------------------------------------
+
+
+def shares(x):
+    """How many of each heap of the world."""
+    heaps = np.abs(numpy(x)[:, None] - WORLD.means).argmin(axis=1)
+    return np.bincount(heaps, minlength=3) / len(x)
+
+
+@pytest.mark.parametrize("sigma", [0.2, 2.0])
+def test_with_the_exact_denoiser_a_crowd_stays_as_it_is(sigma):
+    crowd = WORLD.sample(6000, np.random.default_rng(0)).astype("float32")
+    again = numpy(restart(EXACT, PAPER, crowd, sigma, seed=1, steps=50))
+    np.testing.assert_allclose(shares(again), WORLD.weights, atol=0.03)
+    assert np.abs(again - crowd).mean() > 0.02
+    assert again.std() == pytest.approx(crowd.std(), rel=0.03)
+
+
+def test_under_much_noise_a_crowd_from_one_heap_becomes_the_world():
+    crowd = np.full(4000, WORLD.means[1], "float32")
+    again = restart(EXACT, PAPER, crowd, 20.0, seed=1, steps=100)
+    np.testing.assert_allclose(shares(again), WORLD.weights, atol=0.03)
+    near = restart(EXACT, PAPER, crowd, 0.05, seed=1, steps=10)
+    assert shares(near)[1] == 1
+
+
+def test_a_restart_has_the_noise_of_its_seed_and_the_steps_it_is_told():
+    crowd = WORLD.sample(50, np.random.default_rng(0)).astype("float32")
+    asked = []
+
+    def listening(x_t, t):
+        asked.append(float(numpy(t)[0]))
+        return EXACT(x_t, t)
+
+    one, same, other = (restart(listening, PAPER, crowd, 0.4, seed=s, steps=5) for s in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(numpy(one) - numpy(other)).max() > 0
+    assert asked[:5] == times(PAPER, 5, round(time_of(PAPER, 0.4)))
+    with pytest.raises(ValueError, match=r"sigma=1000.*this schedule's first and last σ"):
+        restart(EXACT, PAPER, crowd, 1000.0)
+
+
+def test_restarts_mend_faces():
+    model = load_model("faces")
+    drawn = model.sample(80, seed=0, steps=25)
+    again = drawn
+    for seed in (1, 2):
+        again = restart(model.denoise, model.schedule, again, 0.4, seed=seed, steps=10)
+    before, after = (faces.read(numpy(x)).legal.mean() for x in (drawn, again))
+    assert after > before + 0.05
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

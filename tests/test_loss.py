@@ -588,6 +588,17 @@ def test_the_parts_add_up_for_each_image_in_batches_of_any_size():
     np.testing.assert_array_equal(found.total, again.total)
 
 
+def test_bits_do_not_depend_on_how_many_images_are_asked_about_at_once():
+    schedule, rng = NoiseSchedule(make_betas("cosine", 3)), np.random.default_rng(0)
+    images = rng.choice(np.linspace(-1, 1, 17), (300, 2)).astype("float32")
+    whole = bits_per_dim(silent(schedule), schedule, images, levels=17, seed=0)
+    for size in (64, 256, 300):
+        parts = bits_per_dim(silent(schedule), schedule, images, levels=17, seed=0, batch_size=size)
+        np.testing.assert_allclose(parts.terms, whole.terms, rtol=1e-5)
+    other = bits_per_dim(silent(schedule), schedule, images, levels=17, seed=1)
+    assert np.abs(other.terms - whole.terms).max() > 0.01
+
+
 def silent(schedule, **options):
     """A network that always answers 0, read as a guess of the noise."""
     return Denoiser(lambda shown, training: 0 * shown[0], schedule, **options)
@@ -655,10 +666,14 @@ def test_numbers_that_are_too_small_are_refused():
     images = np.zeros((2, 3), "float32")
     for (asked, options), message in (
         ((images[:0], {}), r"images have shape \(0, 3\)"),
-        ((images, {"levels": 1}), r"levels = 1.*at least 2 levels"),
-        ((images, {"levels": 17, "batch_size": 0}), r"batch_size = 0 must be at least 1"),
+        ((images, {"levels": 1}), "levels=1: .*at least 2"),
+        ((images, {"levels": 17, "batch_size": 0}), "batch_size=0: .*at least 1"),
+        ((images, {"levels": 17.5}), "levels=17.5: .*whole number"),
+        ((images, {"levels": 17, "batch_size": "3"}), "batch_size='3': .*without quotes"),
+        ((images, {"levels": 17, "seed": -1}), "seed=-1: .*at least 0"),
+        ((images + 1j, {"levels": 17}), "of type complex64"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((TypeError, ValueError), match=message):
             bits_per_dim(lambda x_t, t: x_t, schedule, asked, **options)
 
 

@@ -146,6 +146,19 @@ def test_every_schedule_has_tables_for_any_length(name, timesteps):
         assert np.isfinite(getattr(schedule, table)).all()
 
 
+@pytest.mark.parametrize("name", SCHEDULE_NAMES)
+@pytest.mark.parametrize("timesteps", range(1, 13))
+def test_even_the_shortest_schedules_end_in_nearly_pure_noise(name, timesteps):
+    """A single step is that of the end: that of the beginning left 95 % of the image."""
+    assert NoiseSchedule(make_betas(name, timesteps)).signal_left < 0.05
+
+
+def test_a_short_rise_begins_where_it_is_told_to():
+    for name, timesteps in (("warmup50", 2), ("warmup50", 3), ("warmup10", 10)):
+        betas = make_betas(name, timesteps, 0.001, 0.1, scaled=False)
+        np.testing.assert_array_equal(betas, [0.001, *[0.1] * (timesteps - 1)])
+
+
 def test_cosine_ends_at_the_published_value(cosine):
     assert cosine.alphas_cumprod[-1] == pytest.approx(2.43e-9, rel=2e-3)
     assert cosine.betas[-1] == LARGEST_BETA
@@ -411,6 +424,12 @@ def test_betas_must_be_a_list_of_steps(betas):
         NoiseSchedule(betas)
 
 
+@pytest.mark.parametrize("betas", [["a"], [1j], [True], [None]])
+def test_betas_are_numbers(betas):
+    with pytest.raises(ValueError, match=r"betas are of type .* must be numbers.*make_betas"):
+        NoiseSchedule(betas)
+
+
 def test_nothing_left_of_the_image_is_refused():
     with pytest.raises(ValueError, match=r"alphas_cumprod\[102\] = .* nothing .* fewer steps"):
         NoiseSchedule(np.full(200, 0.999))
@@ -470,6 +489,16 @@ def test_every_table_is_finite_in_float32():
         for table in EVERY_TABLE:
             values = numpy_of(extract(getattr(s, table), np.arange(1000, dtype="int32"), 1))
             assert np.isfinite(values).all(), (name, table)
+
+
+def test_a_table_that_float32_cannot_hold_is_not_looked_up():
+    s = NoiseSchedule(make_betas("const", 1000, beta_end=0.2))
+    assert np.isfinite(s.sqrt_recip_alphas_cumprod).all()
+    for name in ("sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod"):
+        with pytest.raises(ValueError, match=r"holds 3\.\de\+38 at t = 79\d.*fewer steps"):
+            extract(getattr(s, name), np.array([0], dtype="int32"), 1)
+    infinite = NoiseSchedule(make_betas("jsd", 10)).sqrt_recip_alphas_cumprod
+    assert numpy_of(extract(infinite, np.array([9], dtype="int32"), 1)) == np.inf
 
 
 @pytest.mark.parametrize("t", [[-1], np.array([0, 10]), [3, -10]])

@@ -4,6 +4,7 @@ import math
 import os
 import pickle
 import pickletools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from diffusion_walkthrough.checks import LARGEST
 from diffusion_walkthrough.files import writing
 from diffusion_walkthrough.parameters import (
     LOSS_NAMES,
@@ -53,12 +53,12 @@ def unets(draw):
         width_multipliers=multipliers,
         residual_blocks=draw(st.integers(1, 5)),
         attention_sizes=draw(st.lists(st.sampled_from(sizes), max_size=3)),
-        dropout=draw(st.floats(0, 1, exclude_max=True)),
+        dropout=draw(st.floats(0, 0.99)),
         groups=groups,
     )
 
 
-betas = st.floats(0, 1, exclude_min=True, exclude_max=True)
+betas = st.floats(2e-5, 1, exclude_max=True)
 schedules = st.tuples(betas, betas).flatmap(
     lambda ends: st.builds(
         ScheduleParameters,
@@ -71,11 +71,11 @@ schedules = st.tuples(betas, betas).flatmap(
 )
 trainings = st.builds(
     TrainingParameters,
-    learning_rate=st.floats(0, LARGEST, exclude_min=True),
+    learning_rate=st.floats(1e-9, 10),
     warmup_steps=st.integers(0, 10**6),
     batch_size=st.integers(1, 10**6),
-    gradient_clip=st.none() | st.floats(0, LARGEST, exclude_min=True),
-    ema_momentum=st.none() | betas,
+    gradient_clip=st.none() | st.floats(1e-9, 1e9),
+    ema_momentum=st.none() | st.floats(0, 0.9999999, exclude_min=True),
     horizontal_flip=st.booleans(),
     precision=st.sampled_from(PRECISION_NAMES),
 )
@@ -217,6 +217,28 @@ WRONG = [
     (TrainingParameters, "precision", "float16", ValueError, "Did you mean 'mixed_float16'"),
     (TrainingParameters, "gradient_accumulation_steps", 3, ValueError, "divide batch_size, 128"),
     (TrainingParameters, "gradient_accumulation_steps", 0, ValueError, "at least 1"),
+    # numbers with which nothing could be built, or nothing would be changed
+    (ScheduleParameters, "timesteps", 10**9, ValueError, "at most 1000000. Use 1000000 or less"),
+    (ScheduleParameters, "beta_start", 1e-9, ValueError, "lost in rounding. Use at least 1.1e-08"),
+    (UNetParameters, "image_size", 2**20, ValueError, "at most 4096"),
+    (UNetParameters, "channels", 10**12, ValueError, "at most 1024"),
+    (UNetParameters, "base_width", 10**5, ValueError, "at most 8192"),
+    (UNetParameters, "base_width", 8192, ValueError, "some 1.1e+11 weights, and at most 1e+10"),
+    (UNetParameters, "width_multipliers", (1, 10**9, 2, 2), ValueError, "at most 64"),
+    (UNetParameters, "width_multipliers", (1,) * 14, ValueError, "at most 13 numbers"),
+    (UNetParameters, "residual_blocks", 10**18, ValueError, "at most 32"),
+    (UNetParameters, "attention_sizes", (16, 2**20), ValueError, "at most 4096"),
+    (UNetParameters, "attention_sizes", [16] * 10**5, ValueError, "there are 100000. Leave some"),
+    (UNetParameters, "groups", 10**10, ValueError, "at most 8192"),
+    (UNetParameters, "dropout", 0.999, ValueError, "at most 0.99"),
+    (TrainingParameters, "learning_rate", 1e-300, ValueError, "from 1e-9 to 10"),
+    (TrainingParameters, "learning_rate", 11, ValueError, "from 1e-9 to 10"),
+    (TrainingParameters, "gradient_clip", 1e-300, ValueError, "from 1e-9 to 1e9, or None"),
+    (TrainingParameters, "ema_momentum", 1 - 1e-9, ValueError, "at most 0.9999999"),
+    (TrainingParameters, "warmup_steps", 10**10, ValueError, "at most 1000000000"),
+    (TrainingParameters, "decay_steps", 10**10, ValueError, "at most 1000000001"),
+    (TrainingParameters, "batch_size", 10**7, ValueError, "at most 1000000"),
+    (TrainingParameters, "gradient_accumulation_steps", 10**7, ValueError, "at most 1000000"),
 ]
 
 
@@ -228,6 +250,52 @@ def test_a_wrong_value_is_refused_with_its_name_value_and_remedy(kind, name, val
     assert name in message
     assert piece in message
     assert repr(value)[:20] in message or "beta_end=" in message or "[1]" in message
+
+
+def test_a_first_step_is_never_lost_in_rounding(digits):
+    """Where a schedule is scaled to many steps, each adds less."""
+    many = {"timesteps": 10**6, "beta_start": 1e-6}
+    with pytest.raises(ValueError, match=r"beta_start=1e-06: .* 1e-09, .* Use at least 1\.1e-05"):
+        ScheduleParameters(**many)
+    ScheduleParameters("const", **many)  # which does not use it
+    with pytest.raises(ValueError, match="beta_end=1e-09: the first step"):
+        ScheduleParameters("const", beta_start=1e-9, beta_end=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (
+            {"image_size": 512, "width_multipliers": (1,), "attention_sizes": ()},
+            r"width_multipliers=\(1,\): .*side of 512 are 6\.9e\+10 pairs, in the middle too; "
+            r"the largest side for it is 128\. Use more levels",
+        ),
+        (
+            {"image_size": 1024, "attention_sizes": (512,)},
+            r"attention_sizes=\(512,\): .*at a side of 512 .*128\. Leave it out\.",
+        ),
+    ],
+)
+def test_attention_to_very_many_pixels_is_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        UNetParameters(**sizes)
+
+
+@pytest.mark.parametrize(
+    ("groups", "widths", "base"), [(32, (1, 1), 8), (48, (1, 2), 128), (14, (1,), 14), (8, (1,), 8)]
+)
+def test_the_groups_that_are_proposed_fit(groups, widths, base):
+    sizes = {"image_size": 8, "base_width": base, "width_multipliers": widths}
+    sizes["attention_sizes"] = ()
+    with pytest.raises(ValueError, match=f"groups={groups}: .* Use for example") as caught:
+        UNetParameters(**sizes, groups=groups)
+    proposed = int(str(caught.value).removesuffix(".").rpartition(" ")[2])
+    assert 1 < UNetParameters(**sizes, groups=proposed).groups <= groups
+
+
+def test_levels_of_gray_have_at_most_16_bits(digits):
+    with pytest.raises(ValueError, match=r"pixel_levels=100000: .* at most 65536"):
+        dataclasses.replace(digits, pixel_levels=100_000)
 
 
 @pytest.mark.parametrize("name", ["prediction", "variance"])
@@ -418,16 +486,16 @@ BROKEN_JSON = [
     (lambda text: text[:-5], "not valid JSON"),
     (lambda text: text.replace("0.0001", "NaN"), "NaN"),
     (lambda text: text.replace("0.0001", "-Infinity"), "-Infinity"),
-    (lambda text: text.replace("0.0001", "1e999"), "beta_start=inf"),
-    (lambda text: text.replace("0.0001", "1" * 5000), "digits|beta_start"),
-    (lambda text: text.replace('"beta_end"', '"beta_start"'), "'beta_start' stands in it twice"),
-    (lambda text: text.replace('"version": 1', '"version": 0'), "version=0"),
-    (lambda text: text.replace('"version": 1', '"version": 4'), "version=4"),
-    (lambda text: text.replace('"version": 1', '"version": true'), "version=True"),
+    (lambda text: text.replace("0.0001", "1e999"), "1e999, and every number must be finite"),
+    (lambda text: text.replace("0.0001", "1" * 5000), "more than 64 bits"),
+    (lambda text: text.replace('"beta_end"', '"beta_start"'), '"beta_start" stands in it twice'),
+    (lambda text: text.replace('"version": 1', '"version": 0'), '"version": 0'),
+    (lambda text: text.replace('"version": 1', '"version": 4'), '"version": 4'),
+    (lambda text: text.replace('"version": 1', '"version": true'), '"version": true'),
     (lambda text: text.replace("diffusion_walkthrough.", "other."), "format"),
-    (lambda text: text.replace('"channels"', '"chanels"'), "Did you mean 'channels'"),
-    (lambda text: text.replace('"parameters"', '"parametres"'), "Did you mean 'parameters'"),
-    (lambda text: text.replace('"cosine"', "3"), "name=3"),
+    (lambda text: text.replace('"channels"', '"chanels"'), 'Did you mean "channels"'),
+    (lambda text: text.replace('"parameters"', '"parametres"'), 'Did you mean "parameters"'),
+    (lambda text: text.replace('"cosine"', "3"), '"name": 3'),
     (lambda text: "[1, 2]", "format"),
     (lambda text: "[" * 200_000, "nested|JSON"),
     (lambda text: " " * 1024 * 1024 + text, "larger than"),
@@ -441,6 +509,32 @@ def test_a_broken_json_file_is_refused_with_its_name_and_problem(tmp_path, digit
     with pytest.raises((ValueError, TypeError), match=piece) as caught:
         load_parameters(path)
     assert "broken.json" in str(caught.value)
+
+
+IN_JSON = [  # what is changed in the file of the digits, and what is said of it
+    (("[4]", "4"), r'"attention_sizes": 4: .*must be a list of .*Write "attention_sizes": \[4\]\.'),
+    (("[4]", "[5]"), r"the levels have 8, 4\. Choose among these, or \[\] for attention in the"),
+    (("null", '"None"'), r'"ema_momentum": "None": .*or null for no averaging.*without quotes\.'),
+    (("false", '"False"'), r'"horizontal_flip": "False": .*true or false\. Write true or false'),
+    (('"mse"', '"mae"'), r'"loss": "mae": loss must be one of "mse", "kl"\. Did you mean "mse"\?'),
+    (('"fixed_large"', '"learned"'), r'"variance": "learned" would .*Use "loss": "kl", or one'),
+    (("[1, 3]", "[]"), r'"width_multipliers": \[\]: .*Use for example \[1, 2\]\.'),
+    (('"groups": 8', '"groups": 7'), r"the width of every level, \[16, 48\]\. Use for example 1"),
+    (('"timesteps": 100', '"timesteps": "100"'), r'Write "timesteps": 100, without quotes\.'),
+    (('"cosine"', '"jsd"'), r'the schedule "jsd" nothing .*Use "prediction": "x_start", or'),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), IN_JSON, ids=lambda value: value[1][:20])
+def test_what_is_said_of_a_json_file_can_be_written_into_it(tmp_path, digits, change, said):
+    path = save_parameters(digits, tmp_path / "digits.json")
+    text = re.sub(r"\[\s+([^\]]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", path.read_text())
+    assert text.count(change[0]) >= 1
+    path.write_text(text.replace(*change, 1))
+    with pytest.raises((TypeError, ValueError), match=said):
+        load_parameters(path)
+    with pytest.raises(ValueError, match=r"groups=3: .*\(8, 16\)"):  # Python is spoken again
+        UNetParameters(8, base_width=8, width_multipliers=(1, 2), attention_sizes=(), groups=3)
 
 
 ADDED_LATER = {  # by field, the version of the files that has it first, and what it was before
@@ -470,7 +564,7 @@ def test_what_a_version_did_not_have_is_what_it_meant_and_all_else_must_be_there
         read = load_parameters(path)
         assert getattr(read.training if name in digits.training.to_dict() else read, name) == meant
     else:
-        with pytest.raises(ValueError, match=f"lacks '{name}'"):
+        with pytest.raises(ValueError, match=f"lacks ['\"]{name}['\"]"):
             load_parameters(path)
 
 
@@ -532,7 +626,9 @@ def test_the_files_that_earlier_versions_wrote_are_read(version, suffix):
 
 def test_a_refused_pickle_of_the_object_says_how_parameters_are_written(tmp_path, digits):
     (tmp_path / "object.pkl").write_bytes(pickle.dumps(digits))
-    with pytest.raises(UnsafePickleError, match=r"DiffusionParameters.*save_parameters writes"):
+    with pytest.raises(
+        UnsafePickleError, match=r"save_parameters writes.*Write the file with save_parameters\("
+    ):
         load_parameters(tmp_path / "object.pkl")
 
 

@@ -185,6 +185,14 @@ def test_noise_cannot_be_predicted_where_nothing_is_left_of_the_image():
 def test_an_unknown_prediction_is_refused():
     with pytest.raises(ValueError, match=r"prediction = 'epsilon' must be one of \('noise'"):
         check_prediction(FEW, "epsilon")
+    with pytest.raises(ValueError, match=r"prediction = \['noise'\] must be one of"):
+        check_prediction(FEW, ["noise"])
+
+
+@pytest.mark.parametrize("clip", ["no", None, 1])
+def test_clipping_is_said_by_true_or_false(clip):
+    with pytest.raises(TypeError, match=r"clip=.*True or False, without quotes"):
+        Denoiser(lambda shown, training: shown[0], FEW, clip=clip)
 
 
 def test_a_network_is_asked_with_arrays_and_tensors_alike():

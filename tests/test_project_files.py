@@ -18,6 +18,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 DEPENDENCIES = PYPROJECT["project"]["dependencies"]
+LAB = PYPROJECT["project"]["optional-dependencies"]["lab"]
 LOCKED_GROUPS = ("test", "check", "browser")
 PYTHONS = ("3.11", "3.12", "3.13")
 SYSTEMS = (("linux", "Linux", "posix"), ("win32", "Windows", "nt"), ("darwin", "Darwin", "posix"))
@@ -85,7 +86,13 @@ def locked_version(name, place):
 def wanted():
     """Every requirement that the lock has to hold."""
     groups = PYPROJECT["dependency-groups"]
-    return [*DEPENDENCIES, *(name for group in LOCKED_GROUPS for name in groups[group])]
+    return [*DEPENDENCIES, *LAB, *(name for group in LOCKED_GROUPS for name in groups[group])]
+
+
+def with_lab():
+    """What is installed where JupyterLab opens the pages: its extra asks for more than the rest."""
+    floors = {Requirement(text).name: text for text in [*DEPENDENCIES, *LAB]}
+    return list(floors.values())
 
 
 @pytest.mark.parametrize("text", wanted())
@@ -119,7 +126,7 @@ def test_what_the_lock_leaves_out(unwanted):
 def test_conda_installs_the_same():
     conda = [entry for entry in ENVIRONMENT["dependencies"] if isinstance(entry, str)]
     (by_pip,) = [entry["pip"] for entry in ENVIRONMENT["dependencies"] if isinstance(entry, dict)]
-    assert sorted(by_pip) == sorted([*DEPENDENCIES, "-e ."])
+    assert sorted(by_pip) == sorted([*with_lab(), "-e ."])
     python = next(entry for entry in conda if entry.startswith("python"))
     needed = SpecifierSet(PYPROJECT["project"]["requires-python"])
     assert SpecifierSet(python.removeprefix("python")) == needed
@@ -132,6 +139,45 @@ def test_the_pythons_named_are_the_pythons_allowed():
     classifiers = PYPROJECT["project"]["classifiers"]
     named = [entry.split(" :: ")[-1] for entry in classifiers if ":: Python :: 3." in entry]
     assert named == list(PYTHONS)
+
+
+COLAB = {"ipywidgets": "7.7.1", "ipykernel": "6.17.1"}
+
+
+def test_what_colab_has_is_not_replaced():
+    needed = {Requirement(text).name: Requirement(text).specifier for text in DEPENDENCIES}
+    assert all(needed[name].contains(version) for name, version in COLAB.items())
+    assert "jupyterlab" not in needed
+
+
+def commands_of_the_readme():
+    """The lines that a reader copies: indented by four, or between back quotes."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"(?m)^ {4}(\S.*)$", text)
+    return [*blocks, *re.findall(r"`([^`\n]+)`", text)]
+
+
+PLACEHOLDER = re.compile(r"\b[A-Z]{2,}_[A-Z_]{2,}\b(?!=)|<[a-z][a-z -]*>|\bYOUR[-_A-Z]*\b|://")
+
+
+def test_no_command_of_the_readme_holds_a_placeholder_or_an_address():
+    commands = commands_of_the_readme()
+    assert any(command.startswith("make lab") for command in commands)
+    known = {"KERAS_BACKEND=torch", "TF_NUM_INTRAOP_THREADS"}
+    assert [c for c in commands if PLACEHOLDER.search(c) and c not in known] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["git clone THIS_REPOSITORY x", "pip install <path to it>", "cd YOUR-FOLDER"]
+)
+def test_placeholders_would_be_found(text):
+    assert PLACEHOLDER.search(text)
+
+
+def test_the_readme_installs_jupyterlab_wherever_it_opens_it():
+    commands = commands_of_the_readme()
+    by_hand = [command for command in commands if command.startswith("pip install -e")]
+    assert by_hand == ['pip install -e ".[lab]"']
 
 
 def tracked_files():

@@ -107,16 +107,16 @@ MISTAKES = (
         "images_from_0_to_255",
         "training takes images that no noise of variance 1 can drown",
         "data",
-        "if low >= 0 and 1.5 < high <= 255:",
-        "if low >= 0 and 1.5 < high <= 255:\n        return\n    if False:",
+        "    if seldom_below_0:",
+        "    if seldom_below_0 and high > 1.5:\n        return\n    if seldom_below_0:",
         ("test_data.py::test_a_wrong_npz_is_refused_with_the_remedy",),
     ),
     Mistake(
         "images_from_0_to_1",
         "training takes images that never fall below 0",
         "data",
-        "if low >= 0 and high <= 1 + RANGE_TOLERANCE and low < high:",
-        "if False:",
+        "    if seldom_below_0:",
+        "    if seldom_below_0 and high <= 1.5:\n        return\n    if seldom_below_0:",
         ("test_data.py::test_a_wrong_npz_is_refused_with_the_remedy",),
     ),
     Mistake(
@@ -369,9 +369,9 @@ MISTAKES = (
     Mistake(
         "one_noise_for_the_whole_batch",
         "every image of the batch gets the same noise on the way back",
-        "engine.drawing",
-        "1 if alike else batch",
-        "1",
+        "engine.noise",
+        "if not alike:",
+        "if False:",
         (
             "test_backward_sampling.py"
             "::test_mean_and_variance_of_the_result_when_the_data_are_a_bell",
@@ -540,8 +540,8 @@ MISTAKES = (
         "second_order_to_the_very_end",
         "2M carries x_0 on in the last step as well, whose log σ has no end",
         "faster_sampling",
-        "at_an_end = ops.logical_or(sigma_before == 0, sigma_next == 0)",
-        "at_an_end = sigma_before == 0",
+        "at_an_end = ops.logical_or(sigma_next == 0, ops.logical_not(is_known))",
+        "at_an_end = ops.logical_not(is_known)",
         ("test_faster_sampling.py::test_a_step_to_the_clean_image_is_the_guess_to_the_last_bit",),
     ),
     Mistake(
@@ -559,6 +559,14 @@ MISTAKES = (
         "return ops.where(has_two_ends, x_s + way * (slope_there - slope) / 2, x_s)",
         "return ops.where(has_two_ends, x_s + way * slope_there / 2, x_s)",
         ("test_faster_sampling.py::test_the_order_of_a_step_is_the_slope_of_its_error",),
+    ),
+    Mistake(
+        "noise_on_images_of_full_strength",
+        "a restart that adds σ z to the image, and hands that to the network as x_t",
+        "faster_sampling",
+        "x_t = q_sample(schedule, images, np.full(len(images), start), noise)",
+        "x_t = images + sigma * noise",
+        ("test_faster_sampling.py::test_with_the_exact_denoiser_a_crowd_stays_as_it_is",),
     ),
     Mistake(
         "last_noise_left_in_the_image",

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from diffusion_walkthrough import checks
 from diffusion_walkthrough.engine.optimizer import bare_optimizer
 
 
@@ -142,15 +143,16 @@ class SampleHistory(keras.callbacks.Callback):
         """Plan when to draw.
 
         Args:
-            every: after how many epochs each time, at least 1 (or a ValueError).
+            every: after how many epochs each time, at least 1.
             n: how many images.
             seed: of the noise; the same each time, so that only the model changes.
             show: called with the number of finished epochs and the images, for a live view.
+
+        Raises TypeError or ValueError for a number that is none of these.
         """
         super().__init__()
-        if every < 1:
-            raise ValueError(f"every = {every} epochs must be at least 1.")
-        self.every, self.n, self.seed, self.show = every, n, seed, show
+        self.every, self.n = checks.integer("every", every, 1), checks.integer("n", n, 1)
+        self.seed, self.show = checks.seed("seed", seed), show
         self.images: dict[int, np.ndarray] = {}
 
     def _draw(self, epochs: int) -> None:

@@ -60,6 +60,20 @@ def share_count() -> int:
     return min(max(core_count() // replicas, 1), MOST_SHARES)
 
 
+def has_accelerator() -> bool:
+    """Whether the backend computes on a graphics card, or anything else with memory of its own."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    return not _on_cores()
+
+
 class SideBySide:
     """Work on a batch that is done by all cores, each on its share.
 

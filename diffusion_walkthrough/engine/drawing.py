@@ -1,8 +1,8 @@
-"""Drawing made fast: a network that is compiled once and takes many steps in one call; its noise.
+"""Drawing made fast: a network that is compiled once and takes many steps in one call.
 
 A step back is many short operations beside the network. Handed to the backend one by one they take
 nearly as long as the network of the digits itself; compiled together with it, little. What only
-one backend can do stands here.
+one backend can do stands here. However many images are asked for, some are drawn at a time.
 """
 
 from __future__ import annotations
@@ -10,73 +10,30 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
-from keras.random import SeedGenerator
 
-from diffusion_walkthrough.engine.cores import SideBySide
+from diffusion_walkthrough.engine.cores import SideBySide, has_accelerator
+from diffusion_walkthrough.engine.noise import (
+    STRIDE,
+    NoiseOfPart,
+    checked_start,
+    generator_of,
+)
 
-#: For how many steps the noise is drawn at once; a compiled network walks as many in one call.
-STRIDE = 25
+#: How much memory all results of a network's layers may take together for the images that it is
+#: asked about at once. They are not all there at the same time; a graphics card has more room.
+BYTES_AT_ONCE = {False: 2**29, True: 2**33}
 
 #: A kind of step with a parameter of this name is told what the step before it saw: the t of that
 #: step, -1 at the first one, and the clean image guessed there.
 BEFORE = "before"
-
-
-class WalkNoise:
-    """All the noise of a walk: the start, and then z for each step, drawn ``STRIDE`` at a time."""
-
-    def __init__(
-        self, shape: Sequence[int], steps: int, seed: Any = None, shared_steps: int | None = None
-    ) -> None:
-        """Draw nothing yet: for images of a shape ``(batch, …)``, and so many steps.
-
-        During the first ``shared_steps`` the batch has the same noise, and at the start too; None
-        for not even that. ``seed`` is a number, None, or a ``SeedGenerator`` that goes on.
-        """
-        if shared_steps is not None:
-            check_whole("shared_noise_steps", shared_steps, 0, steps)
-        self.shape, self.steps, self.shared = tuple(shape), steps, shared_steps
-        self.generator = seed if isinstance(seed, SeedGenerator) else SeedGenerator(seed)
-
-    def start(self, x_T: Any = None) -> Any:
-        """``x_T`` if there is one, or else noise to start from; float32, of the shape."""
-        if x_T is None:
-            return self._normal(self.shared is not None)
-        if tuple(x_T.shape) != self.shape:
-            raise ValueError(
-                f"x_T has shape {tuple(x_T.shape)}, but shape = {self.shape} is asked for; pass "
-                "shape=x_T.shape."
-            )
-        return ops.convert_to_tensor(x_T, dtype="float32")
-
-    def strides(self) -> Iterator[tuple[int, Any]]:
-        """The number of steps before each stride, and z of its steps, ``(steps, *shape)``."""
-        for place in range(0, self.steps, STRIDE):
-            count = min(STRIDE, self.steps - place)
-            alike = min(max((self.shared or 0) - place, 0), count)
-            lengths = [(True, alike), (False, count - alike)]
-            parts = [self._normal(shared, steps) for shared, steps in lengths if steps]
-            yield place, ops.concatenate(parts) if len(parts) > 1 else parts[0]
-
-    def _normal(self, alike: bool, *steps: int) -> Any:
-        batch, *rest = self.shape
-        noise = keras.random.normal((*steps, 1 if alike else batch, *rest), seed=self.generator)
-        return ops.broadcast_to(noise, (*steps, *self.shape))
-
-
-def check_whole(name: str, n: Any, least: int, most: int) -> int:
-    """``n`` if it is a whole number in ``least … most``, and for None the most."""
-    n = most if n is None else n
-    if not isinstance(n, (int, np.integer)) or not least <= n <= most:
-        rule = f"must be a whole number in {least} … {most}"
-        raise ValueError(f"{name} = {n} {rule}. Use for example {most}.")
-    return int(n)
 
 
 def check_options(step: Callable[..., Any], own: dict[str, Any]) -> list[str]:
@@ -123,6 +80,72 @@ def if_any(condition: Any, then: Callable[[], Any], otherwise: Callable[[], Any]
     return ops.cond(condition, then, otherwise)
 
 
+def in_parts(
+    walk: Callable[..., Any],
+    step: Callable[..., Any],
+    denoise: Any,
+    schedule: Any,
+    shape: Sequence[int],
+    *,
+    seed: Any = None,
+    x_T: Any = None,
+    progress: bool = False,
+    **options: Any,
+) -> Iterator[np.ndarray]:
+    """Walk with some of many images at a time, and hand them out: in memory of a bounded size.
+
+    Each has the noise that it would have among all of them, so that they are the same images as
+    those of one walk (but for rounding).
+
+    Args:
+        walk: ``backward_sampling.walk``, whose arguments and options the others are.
+        step, denoise, schedule: as there.
+        shape: of all images together, ``(n, …)``, and of ``x_T``.
+        seed, x_T, options: as there.
+        progress: whether to show a bar, of images if they are drawn in several parts.
+
+    Raises FloatingPointError if what was drawn is not all finite numbers.
+    """
+    n = shape[0]
+    parts = math.ceil(n / getattr(getattr(denoise, "network", None), "at_once", n))
+    size = math.ceil(n / parts)
+    start = None if x_T is None else checked_start(x_T, shape)
+    generator = generator_of(seed)
+    begin = np.array(ops.convert_to_numpy(generator.state))
+    bar = keras.utils.Progbar(n, unit_name="image") if progress and parts > 1 else None
+    for first in range(0, n, size):
+        generator.state.assign(begin)
+        count = min(size, n - first)
+        told: dict[str, Any] = {
+            "x_T": None if start is None else start[first : first + count],
+            **options,
+        }
+        told |= {"seed": NoiseOfPart(generator, n, first), "progress": progress and not bar}
+        images = walk(step, denoise, schedule, (count, *shape[1:]), **told)
+        yield _finite(ops.convert_to_numpy(images))
+        if bar:
+            bar.add(count)
+
+
+def _finite(images: np.ndarray) -> np.ndarray:
+    if not np.isfinite(images).all():
+        raise FloatingPointError(
+            "what was drawn holds NaN or infinity: the network's weights are not finite numbers, "
+            "or the steps are too long for this kind of step. Load the last checkpoint, or use "
+            "more steps, step='ddim', or sigma_max=80."
+        )
+    return images
+
+
+def collected(parts: Iterator[np.ndarray], shape: Sequence[int]) -> np.ndarray:
+    """Put images together as they come, float32 of a shape: they are never there twice."""
+    images, first = np.empty(shape, "float32"), 0
+    for part in parts:
+        images[first : first + len(part)] = part
+        first += len(part)
+    return images
+
+
 def steps_in_one_call(denoise: Any) -> Callable[..., Any] | None:
     """What takes many steps with a denoise function in one call, if anything does."""
     network = getattr(denoise, "network", None)
@@ -145,12 +168,25 @@ class CompiledNetwork:
         self._ask: Callable[..., Any] | None = None
         self._walks: dict[Any, Callable[..., Any]] = {}
 
+    @functools.cached_property
+    def at_once(self) -> int:
+        """About how many images it can be asked about at once, in memory of a bounded size."""
+        results = [keras.tree.flatten(made.output) for made in self.network.operations]
+        numbers = sum(math.prod(n or 1 for n in x.shape[1:]) for x in itertools.chain(*results))
+        return max(BYTES_AT_ONCE[has_accelerator()] // (4 * numbers), 1)
+
     def __call__(self, shown: Sequence[Any], training: bool = False) -> Any:
         """Ask the network about ``[x_t, t, …]``, each ``(batch, …)``; its answer, float32."""
         if self._ask is None:
             self._ask = compiled(lambda apply, *shown: apply(shown), self.network, self.specs)
         pairs = zip(shown, self.specs, strict=True)
-        return self._ask(*(ops.convert_to_tensor(x, dtype=dtype) for x, (_, dtype) in pairs))
+        tensors = [ops.convert_to_tensor(x, dtype=dtype) for x, (_, dtype) in pairs]
+        n = tensors[0].shape[0]
+        if n is None or n <= self.at_once:
+            return self._ask(*tensors)
+        starts = range(0, n, self.at_once)
+        parts = [self._ask(*(x[i : i + self.at_once] for x in tensors)) for i in starts]
+        return ops.concatenate(parts)
 
     def take_steps(
         self,

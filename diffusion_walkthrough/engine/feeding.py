@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from diffusion_walkthrough import checks
+from diffusion_walkthrough.engine.doors import as_images
+
 #: How much of the questions is drawn at once, while the part before it is trained on.
 CHUNK_BYTES = 32 * 2**20
+
+NO_BATCHES = "the data set has no batches. Check how its images were selected."
 
 #: At how many batches Keras may look before it begins, or more.
 PEEKED = 4
@@ -24,10 +30,12 @@ class QuestionSet(keras.utils.PyDataset):
         always_alike: whether each epoch has the same, as for a measurement.
     """
 
-    def __init__(self, always_alike: bool = False) -> None:
-        """Begin with the first epoch."""
+    def __init__(self, always_alike: bool = False, batch_size: int = 1, seed: int = 0) -> None:
+        """Begin with the first epoch; TypeError or ValueError for a size or seed that cannot be."""
         super().__init__()
         self.epoch, self.always_alike = 0, always_alike
+        self.batch_size = checks.integer("batch_size", batch_size, 1)
+        self.seed = checks.integer("seed", seed, 0, checks.LARGEST_SEED)
 
     def __getitem__(self, number: int) -> Any:
         """Batch ``number`` of the present epoch; of several processes, this one's part of it."""
@@ -36,6 +44,37 @@ class QuestionSet(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Let the next epoch have questions of its own."""
         self.epoch += not self.always_alike
+
+
+class CutAnew(QuestionSet):
+    """The same questions, whatever the size of the batches in which they are asked.
+
+    What is asked about an image depends on the batch in which it comes. For a measurement, that is
+    always the batch of the questions given.
+    """
+
+    def __init__(self, asked: Any, batch_size: int, steps: int | None = None) -> None:
+        """Cut a ``training.Questions`` into batches of another size, and so many an epoch."""
+        super().__init__(asked.always_alike, batch_size)
+        self.asked = asked
+        self.batches = math.ceil(len(asked.images) / batch_size)
+        self.steps = steps or self.batches
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        return self.steps
+
+    def batch(self, epoch: int, number: int) -> Any:
+        """What is asked about the images of this batch, from one or more of the others'."""
+        round_, place = divmod(epoch * self.steps + number, self.batches)
+        first, size = place * self.batch_size, self.asked.batch_size
+        last = min(first + self.batch_size, len(self.asked.images))
+        parts = []
+        for block in range(first // size, math.ceil(last / size)):
+            part = slice(max(first - block * size, 0), last - block * size)
+            asked = self.asked.batch(round_, block)
+            parts.append(keras.tree.map_structure(lambda x, part=part: x[part], asked))
+        return keras.tree.map_structure(lambda *some: np.concatenate(some), *parts)
 
 
 def process_count() -> int:
@@ -82,10 +121,10 @@ def as_data_set(questions: Any, epochs: int) -> Any:
     example, first, steps = questions[0], questions.epoch, len(questions)
     flat = [np.asarray(part) for part in keras.tree.flatten(example)]
     at_once = max(1, CHUNK_BYTES // max(sum(part.nbytes for part in flat), 1))
-    chunks = [*itertools.product(range(first, first + epochs), range(0, steps, at_once))]
+    chunks = math.ceil(steps / at_once)  # in an epoch
 
     def draw(place: Any) -> list[np.ndarray]:
-        epoch, start = chunks[place]
+        epoch, start = first + int(place) // chunks, int(place) % chunks * at_once
         numbers = range(start, min(start + at_once, steps))
         batches = [keras.tree.flatten(questions.batch(epoch, number)) for number in numbers]
         sizes = np.array([len(batch[0]) for batch in batches], dtype="int64")
@@ -108,7 +147,7 @@ def as_data_set(questions: Any, epochs: int) -> Any:
     options = tf.data.Options()
     options.autotune.enabled = False
     options.threading.private_threadpool_size = 1
-    data = tf.data.Dataset.range(len(chunks)).map(load).prefetch(1).flat_map(cut)
+    data = tf.data.Dataset.range(epochs * chunks).map(load).prefetch(1).flat_map(cut)
     return data.with_options(options)
 
 
@@ -121,6 +160,7 @@ class QuestionsFromBatches(QuestionSet):
 
     fault: ValueError | None = None
     _iterator: Iterator[Any]
+    _read_any = False
 
     def __init__(
         self,
@@ -149,6 +189,8 @@ class QuestionsFromBatches(QuestionSet):
         self.batches, self.about = batches, about
         self.by_number = isinstance(batches, keras.utils.PyDataset)
         self.steps = steps_per_epoch or _count(batches)
+        if not self.steps:
+            raise ValueError(NO_BATCHES)
         told = {"steps_per_epoch": self.steps, "always_alike": always_alike, "shuffle": False}
         self.options = {**options, **told}
         self._seen: dict[tuple[int, int], Any] = {}  # Keras peeks at the first before it begins
@@ -171,6 +213,7 @@ class QuestionsFromBatches(QuestionSet):
 
     def _questions_about(self, batch: Any) -> Any:
         images, labels, weights = taken_apart(batch)
+        images = as_images(images)
         told = {**self.options, "batch_size": max(len(images), 1)}
         return self.about(images, labels, weights, **told)
 
@@ -193,15 +236,17 @@ class QuestionsFromBatches(QuestionSet):
 
     def _next(self) -> Any:
         batch = next(self._iterator, None)
-        if batch is None:
+        if batch is None and self._read_any:
             self._begin_again()
             batch = next(self._iterator, None)
+        if batch is None and not self._read_any:
+            raise ValueError(NO_BATCHES)
         if batch is None:
             raise ValueError(
                 "the data set has no more batches: it can be read only once. Pass one that can be "
                 "read again, a tf.data.Dataset or a keras.utils.PyDataset, or images in one array."
             )
-        self._at += 1
+        self._at, self._read_any = self._at + 1, True
         return batch
 
     def _begin_again(self) -> None:
@@ -225,7 +270,22 @@ def _count(batches: Any) -> int:
 
 
 def taken_apart(batch: Any) -> tuple[Any, Any, Any]:
-    """Images, labels and weights of what Keras takes as a batch or as ``validation_data``."""
+    """Images, labels and weights of what Keras takes as a batch or as ``validation_data``.
+
+    Raises ValueError for what has other parts.
+    """
+    if isinstance(batch, Mapping):
+        names = [*batch]
+        raise ValueError(
+            f"a batch is a dictionary with {', '.join(map(repr, names[:8]))}, but must be images, "
+            "or a tuple (images, labels) or (images, labels, sample_weight). Take it apart: "
+            f"data.map(lambda batch: batch[{names[0] if names else 'image'!r}])."
+        )
     parts = [*batch] if isinstance(batch, (tuple, list)) else [batch]
+    if not 1 <= len(parts) <= 3:
+        raise ValueError(
+            f"a batch has {len(parts)} parts, but must be images, or a tuple (images, labels) or "
+            "(images, labels, sample_weight). Leave out the others; stack images to one array."
+        )
     images, labels, weights = [*parts, None, None][:3]
     return images, labels, weights

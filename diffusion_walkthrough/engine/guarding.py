@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from diffusion_walkthrough import checks
 from diffusion_walkthrough.engine.feeding import process_count
 from diffusion_walkthrough.engine.optimizer import bare_optimizer
 
@@ -42,11 +43,10 @@ class TrainingGuard(keras.callbacks.Callback):
     """
 
     def __init__(self, every: float = 1.0) -> None:
-        """Plan a look every so many seconds; 0 looks after every step, less is a ValueError."""
+        """Plan a look every so many seconds, at least 0, which looks after every step."""
         super().__init__()
-        if not every >= 0:
-            raise ValueError(f"every = {every} seconds must be at least 0. Use for example 1.")
-        self.every = every
+        rule = "of seconds, at least 0"
+        self.every = checks.real("every", every, rule, lambda seconds: seconds >= 0)
         self.questions: Any = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -106,8 +106,6 @@ class TrainingGuard(keras.callbacks.Callback):
     def _fault_of(self, shown: Any, made_of: Any, weights: Any = None) -> str | None:
         """What is not finite when a question is asked again: answer, loss, or which gradient."""
         model = self.model
-        if weights is not None and not np.isfinite(weights).all():
-            return "a sample_weight is NaN or infinite. Give each image a finite number."
         shown, made_of = keras.tree.map_structure(ops.convert_to_tensor, (shown, made_of))
 
         def loss_of(answer: Any) -> Any:

@@ -9,6 +9,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
+from diffusion_walkthrough import checks
+
 
 @keras.saving.register_keras_serializable("diffusion_walkthrough")
 class AveragingAdam(keras.optimizers.Optimizer):
@@ -53,7 +55,14 @@ class AveragingAdam(keras.optimizers.Optimizer):
             momentum: how much of the averaged weights stays in the long run; None for no average.
             parts: how many calls make a step.
             name, **options: as for ``keras.optimizers.Optimizer``.
+
+        Raises TypeError or ValueError for a ``clip``, ``momentum`` or ``parts`` that cannot be.
         """
+        if clip is not None:
+            checks.real("clip", clip, "above 0, or None", lambda v: v > 0)
+        if momentum is not None:
+            checks.real("momentum", momentum, "from 0 to below 1, or None", lambda v: 0 <= v < 1)
+        checks.integer("parts", parts, 1)
         super().__init__(learning_rate=learning_rate, name=name, **options)
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
         self.clip, self.momentum, self.parts = clip, momentum, parts

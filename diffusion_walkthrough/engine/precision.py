@@ -10,12 +10,24 @@ import keras
 
 
 @contextlib.contextmanager
+def floats_of_32_bits() -> Iterator[None]:
+    """Let Keras make float32 where nobody names a type, for a while; also around a function."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
+
+
+@contextlib.contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
     """Build layers in another precision for a while, e.g. "mixed_float16"."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
-        yield
+        with floats_of_32_bits():
+            yield
     finally:
         keras.config.set_dtype_policy(before)
 

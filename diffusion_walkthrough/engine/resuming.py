@@ -26,11 +26,19 @@ import keras
 import numpy as np
 from keras import ops
 
+from diffusion_walkthrough import checks
 from diffusion_walkthrough.engine.callbacks import AveragedWeights
 from diffusion_walkthrough.engine.optimizer import bare_optimizer
 from diffusion_walkthrough.files import UNREADABLE_NPZ
+from diffusion_walkthrough.files.archives import (
+    array_header,
+    array_names,
+    opened_archive,
+    read_array,
+    read_member,
+)
 from diffusion_walkthrough.files.locking import FolderLock
-from diffusion_walkthrough.files.writing import whole_file
+from diffusion_walkthrough.files.writing import make_folder, tidy, whole_file
 from diffusion_walkthrough.parameters import DiffusionParameters
 
 FILE_FORMAT = "diffusion_walkthrough.training"
@@ -38,8 +46,15 @@ FILE_VERSION = 2
 
 _KEPT = 2  # the newest checkpoint, and one to fall back to should it be damaged
 _ABOUT = "about.json"  # the member of the .npz that describes the rest
+_MOST_ABOUT = 64 * 1024**2  # bytes of it: the history of a million epochs
+# What it must say, beside its format and version.
+_SAID = {"epoch": int, "asked": int, "planned": int, "stopped": bool, "run": dict, "history": dict}
 # How many epochs are finished; and, in version 0.1, steps.
 _NAME = re.compile(r"checkpoint-(\d{6,})(?:-\d{8,})?\.npz")
+
+
+class _NotOursError(Exception):
+    """A file in good order that this package has not written."""
 
 
 class Checkpoint(NamedTuple):
@@ -73,12 +88,11 @@ class ResumeTraining(keras.callbacks.Callback):
         """Plan when to save: after every so many epochs, at least 1, and at the end of the run.
 
         The last two checkpoints of this one run are kept in ``folder``, which is made if it is not
-        there. Raises ValueError if ``every_epochs`` is below 1.
+        there. Raises TypeError or ValueError if ``every_epochs`` is not such a number.
         """
         super().__init__()
-        if every_epochs < 1:
-            raise ValueError(f"every_epochs = {every_epochs!r} must be at least 1. Use 1.")
-        self.folder, self.every_epochs = Path(folder).expanduser(), every_epochs
+        self.folder = Path(folder).expanduser()
+        self.every_epochs = checks.integer("every_epochs", every_epochs, 1)
         self._run: dict[str, Any] = {}  # what must be the same when the run goes on
         self._past: tuple[list[int], dict[str, Any]] | None = None  # history of earlier epochs
         self._own: list[Any] | None = None  # the training's own weights, when a run has ended
@@ -97,8 +111,9 @@ class ResumeTraining(keras.callbacks.Callback):
             BlockingIOError: if another process trains in the folder.
             OSError: if a checkpoint cannot be written; the one before it is still there.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with FolderLock(self.folder):
+            tidy(self.folder)
             model.optimizer.build(model.trainable_variables)
             self._run, self._planned = _description(model, questions), options["epochs"]
             ours = (c for c in options["callbacks"] if isinstance(c, AveragedWeights))
@@ -121,12 +136,14 @@ class ResumeTraining(keras.callbacks.Callback):
         about = found.about
         done = about["planned"] if about["stopped"] else about["epoch"]
         ended = done >= options["epochs"]
-        with np.load(found.path, allow_pickle=False) as file:
-            for name, variable in _variables(model).items():
-                variable.assign(file[name])
-            if not ended and "own/00000" in file:
-                for i, variable in enumerate(model.trainable_variables):
-                    variable.assign(file[f"own/{i:05d}"])
+        with opened_archive(found.path) as archive:
+            places = _variables(model)
+            if not ended and "own/00000" in array_names(archive):
+                own = {f"own/{i:05d}": v for i, v in enumerate(model.trainable_variables)}
+                places |= own  # read last, these stay
+            _check_arrays(found.path, archive, places)
+            for name, variable in places.items():
+                variable.assign(read_array(archive, name))
         model.epochs_asked, model.holds_average = about["asked"], ended
         options["initial_epoch"] = about["epoch"]
         self._past = about["history"]["epoch"], about["history"]["logs"]
@@ -200,15 +217,21 @@ def _description(model: Any, questions: Any) -> dict[str, Any]:
 def _check_same_run(found: Checkpoint, run: dict[str, Any]) -> None:
     """Refuse a checkpoint of which anything does not fit, before anything is changed."""
     before = dict(found.about["run"])
-    # Parameters that were added later have a meaning in the files of before, too.
-    before["parameters"] = DiffusionParameters.from_dict(before["parameters"], version=1).to_dict()
-    old, new = _flat(before), _flat(run)
+    try:
+        # Parameters that were added later have a meaning in the files of before, too.
+        parameters = DiffusionParameters.from_dict(before["parameters"], version=1)
+        old, new = _flat({**before, "parameters": parameters.to_dict()}), _flat(run)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(
+            f"{found.path} does not say well enough what run it is of ({str(error)[:300]}). Choose "
+            "another folder for a new run."
+        ) from error
     for name in old | new:
         if old.get(name) != new.get(name):
+            was, is_now = checks.shown(old.get(name)), checks.shown(new.get(name))
             raise ValueError(
-                f"{found.path} belongs to another run: {name} was {old.get(name)!r} there and is "
-                f"{new.get(name)!r} here. Go on with what it was, or choose another folder for "
-                "a new run."
+                f"{found.path} belongs to another run: {name[:80]} was {was} there and is "
+                f"{is_now} here. Go on with what it was, or choose another folder for a new run."
             )
 
 
@@ -237,24 +260,22 @@ def write_checkpoint(
     Arrays come with their names one after the other: a large model is not copied at once. Raises
     OSError if the disk refuses; the earlier checkpoints are still there.
     """
-    try:
-        with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            archive.writestr(_ABOUT, json.dumps(about, default=lambda x: np.asarray(x).tolist()))
-            for name, array in arrays:
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-    except OSError as error:
-        raise OSError(
-            f"{path} could not be written ({error}). The checkpoint before it, if there is one, is "
-            "whole: make room there, and run the same lines again."
-        ) from error
+    with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.writestr(_ABOUT, json.dumps(about, default=lambda x: np.asarray(x).tolist()))
+        for name, array in arrays:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
     for old in _checkpoints(path.parent)[_KEPT:]:
-        old.unlink()
+        with contextlib.suppress(_NotOursError, *UNREADABLE_NPZ):
+            with opened_archive(old) as archive:
+                _about(archive)  # which refuses what others have written
+            old.unlink()
 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the newest first."""
-    found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("*")]
+    files = (path for path in folder.glob("*") if path.is_file())
+    found = [(_NAME.fullmatch(path.name), path) for path in files]
     return [path for _, path in sorted([(int(m[1]), p) for m, p in found if m], reverse=True)]
 
 
@@ -268,15 +289,21 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint | None:
     for path in _checkpoints(Path(folder).expanduser()):
         try:
             about = _read_about(path)
+        except _NotOursError:
+            raise ValueError(
+                f"{path} bears the name of a checkpoint, but was not written by this package, "
+                "which does not touch it. Move it away, or choose another folder."
+            ) from None
         except UNREADABLE_NPZ as error:
             damaged.append((path, error))
             continue
         _set_aside(damaged, path)
-        if about["version"] != FILE_VERSION:
+        if about.get("version") != FILE_VERSION:
+            number = checks.shown(about.get("version"))
             raise ValueError(
                 f"{path} was written by another version of this package (its format is number "
-                f"{about['version']}, this one's {FILE_VERSION}), which trains in another way. Go "
-                "on with that version, or choose another folder for a new run."
+                f"{number}, this one's {FILE_VERSION}), which trains in another way. Go on with "
+                "that version, or choose another folder for a new run."
             )
         return Checkpoint(path, about)
     if damaged:
@@ -300,10 +327,46 @@ def _set_aside(damaged: list[tuple[Path, Exception]], instead: Path) -> None:
 
 def _read_about(path: Path) -> dict[str, Any]:
     """Read a checkpoint's description, after comparing every byte with its checksum."""
-    with zipfile.ZipFile(path) as archive:
+    with opened_archive(path) as archive:
         if broken := archive.testzip():
             raise ValueError(f"the checksum of {broken} is wrong")
-        about = json.loads(archive.read(_ABOUT))
-    if about["format"] != FILE_FORMAT:
-        raise ValueError(f"it does not say that its format is {FILE_FORMAT}")
+        about = _about(archive)
+    if about.get("version") == FILE_VERSION:
+        _check_about(about)
     return about
+
+
+def _about(archive: zipfile.ZipFile) -> dict[str, Any]:
+    if _ABOUT not in archive.namelist():
+        raise _NotOursError
+    about = json.loads(read_member(archive, _ABOUT, _MOST_ABOUT))
+    if not isinstance(about, dict) or about.get("format") != FILE_FORMAT:
+        raise _NotOursError
+    return about
+
+
+def _check_about(about: Mapping[str, Any]) -> None:
+    """Refuse a description that lacks something, or has another kind of thing in its place."""
+    for name, kind in _SAID.items():
+        value = about.get(name)
+        if not isinstance(value, kind) or (isinstance(value, int) and value < 0):
+            raise ValueError(f"its {name} is {checks.shown(value)}")
+    past = about["history"]
+    if not isinstance(past.get("epoch"), list) or not isinstance(past.get("logs"), dict):
+        raise ValueError(f"its history is {checks.shown(past)}")
+
+
+def _check_arrays(path: Path, archive: zipfile.ZipFile, places: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that lacks an array, or has another one in its place."""
+    for name, variable in places.items():
+        try:
+            shape, dtype = array_header(archive, name)
+            fits = shape == tuple(variable.shape)
+            fits &= (dtype.kind == "f") == ("float" in str(variable.dtype))
+        except UNREADABLE_NPZ:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"{path} holds another {name} than this run needs, or none. "
+                "Bring the file back from a copy, or choose another folder to begin anew."
+            )

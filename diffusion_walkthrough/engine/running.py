@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,9 +16,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from diffusion_walkthrough.data import check_image_range
+from diffusion_walkthrough import checks
+from diffusion_walkthrough.engine import doors
 from diffusion_walkthrough.engine.callbacks import AveragedWeights, TrainingLogs
 from diffusion_walkthrough.engine.feeding import (
+    CutAnew,
     QuestionSet,
     QuestionsFromBatches,
     as_data_set,
@@ -25,7 +28,7 @@ from diffusion_walkthrough.engine.feeding import (
 )
 from diffusion_walkthrough.engine.guarding import TrainingGuard
 from diffusion_walkthrough.engine.optimizer import bare_optimizer, replica_count
-from diffusion_walkthrough.engine.precision import warn_of_another_policy
+from diffusion_walkthrough.engine.precision import floats_of_32_bits, warn_of_another_policy
 from diffusion_walkthrough.engine.resuming import ResumeTraining
 from diffusion_walkthrough.parameters import DiffusionParameters
 
@@ -46,7 +49,7 @@ class TrainedOnQuestions(keras.Model):
 
     def __init__(
         self,
-        parameters: DiffusionParameters | dict,
+        parameters: Any,
         seed: int | None = None,
         epochs_asked: int = 0,
         **options: Any,
@@ -54,11 +57,16 @@ class TrainedOnQuestions(keras.Model):
         """Choose the precision, and where the questions begin."""
         if isinstance(parameters, dict):
             parameters = DiffusionParameters.from_dict(parameters, version=1)  # of any age
+        if not isinstance(parameters, DiffusionParameters):
+            rule, remedy = "it must be DiffusionParameters", "Use DiffusionParameters.digits()"
+            raise TypeError(checks.message("parameters", parameters, rule, remedy))
         precision = parameters.training.precision
         warn_of_another_policy(precision, stacklevel=4)
         super().__init__(dtype=precision, **options)  # in float16, Keras scales the loss
         self.autocast = False  # or Keras rounds images and steps to 16 bits before call sees them
-        self.diffusion_parameters, self.epochs_asked = parameters, epochs_asked
+        self.diffusion_parameters = parameters
+        self.epochs_asked = checks.integer("epochs_asked", epochs_asked, 0)
+        seed = checks.seed("seed", seed)
         if seed is None:  # one that follows keras.utils.set_random_seed, as each layer's does
             seed = int(ops.convert_to_numpy(keras.random.SeedGenerator().state)[0])
         self.seed = seed
@@ -85,16 +93,9 @@ class TrainedOnQuestions(keras.Model):
             ValueError: if the images are not ``(n, height, width, channels)`` of the network's
                 size, or do not lie in [-1, 1]; or if there is not one label, or one weight, each.
         """
-        images, shape = _as_images(images), self.diffusion_parameters.unet.image_shape
-        if images.shape[1:] != shape:
-            raise ValueError(
-                f"images have shape {images.shape}; this model needs (n, {shape[0]}, {shape[1]}, "
-                f"{shape[2]}). load_images(…, image_size={shape[0]}) resizes, or build a model "
-                "with other UNetParameters."
-            )
-        check_image_range(images)
-        labels = _one_each("labels", labels, images, "int32")
-        weights = _one_each("weights", weights, images, "float32")
+        images = doors.as_images(images)
+        doors.check_images(images, self.diffusion_parameters.unet.image_shape)
+        labels, weights = doors.as_labels(labels, images), doors.as_weights(weights, images)
         return images, labels if len(self.network.inputs) > 2 else None, weights
 
     def get_config(self) -> dict[str, Any]:
@@ -103,6 +104,7 @@ class TrainedOnQuestions(keras.Model):
         names = ("seed", "epochs_asked", "name")
         return {"parameters": parameters, **{name: getattr(self, name) for name in names}}
 
+    @floats_of_32_bits()
     def compile(self, optimizer: Any = None, **options: Any) -> None:
         """Make ready for ``fit``, with any Keras optimizer and options of ``keras.Model.compile``.
 
@@ -131,6 +133,7 @@ class TrainedOnQuestions(keras.Model):
         self.compile(optimizer=optimizer, auto_scale_loss=False)
         self.optimizer.build(self.trainable_variables)
 
+    @floats_of_32_bits()
     def evaluate(
         self, x: Any = None, y: Any = None, batch_size: int | None = None, **options: Any
     ) -> Any:
@@ -139,9 +142,11 @@ class TrainedOnQuestions(keras.Model):
         Args:
             x: clean images, as for ``fit``.
             y: labels, for a network that is told them.
-            batch_size: how many at a time; None takes the parameters' number.
+            batch_size: how many at a time; None takes the parameters' number. For images in one
+                array it changes nothing but the memory it takes.
             **options: as for ``keras.Model.evaluate``; ``sample_weight`` weighs the images.
         """
+        doors.check_numbers(batch_size=batch_size, **options)
         if not isinstance(x, QuestionSet):
             weights, steps = options.pop("sample_weight", None), options.pop("steps", None)
             x, y = self._held_out(x, y, weights, batch_size, steps), None
@@ -151,8 +156,10 @@ class TrainedOnQuestions(keras.Model):
     def _held_out(
         self, x: Any, labels: Any, weights: Any, batch_size: int | None, steps: int | None = None
     ) -> QuestionSet:
-        alike: dict[str, Any] = {"shuffle": False, "always_alike": True, "steps_per_epoch": steps}
-        return self._asked(x, labels, weights, batch_size, **alike)
+        alike: dict[str, Any] = {"shuffle": False, "always_alike": True}
+        if batch_size is None or doors.is_data_set(x):
+            return self._asked(x, labels, weights, batch_size, steps_per_epoch=steps, **alike)
+        return CutAnew(self._asked(x, labels, weights, None, **alike), batch_size, steps)
 
     def _asked(
         self, x: Any, labels: Any, weights: Any, batch_size: int | None, parts: int = 1, **told: Any
@@ -161,38 +168,46 @@ class TrainedOnQuestions(keras.Model):
 
         A step sees ``batch_size`` images, in so many parts; None takes the parameters' number.
         """
+        if doors.is_data_set(x):
+            own = {"y": labels, "sample_weight": weights, "batch_size": batch_size}
+            doors.check_alone(type(x).__name__, **own)
+            if isinstance(x, QuestionSet):
+                return x
+            return QuestionsFromBatches(x, self.questions, **told)
         if batch_size is None:
             batch_size = self.diffusion_parameters.training.batch_size
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ValueError(
-                f"batch_size = {batch_size} must be a whole number of at least 1; without it, the "
-                "batch_size of the TrainingParameters is taken."
-            )
         if batch_size % parts:
             raise ValueError(
                 f"batch_size = {batch_size} cannot be divided into the {parts} parts that "
                 "gradient_accumulation_steps asks for. Use a multiple of it."
             )
-        told["batch_size"] = batch_size // parts
-        if x is None or isinstance(x, (np.ndarray, list, tuple)) or ops.is_tensor(x):
-            return self.questions(x, labels, weights, **told)
-        return QuestionsFromBatches(x, self.questions, **told)
+        return self.questions(x, labels, weights, batch_size=batch_size // parts, **told)
 
+    @floats_of_32_bits()
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, **options: Any
     ) -> Any:
-        """Take one step on a batch of clean images; ``y`` are labels, if the network has any."""
-        asked = self.questions(x, y, sample_weight, batch_size=max(len(x), 1), shuffle=False)
+        """Take one step on a batch of clean images; ``y`` are labels, if the network has any.
+
+        Raises ValueError as ``fit`` does, also if the run is over.
+        """
+        weights = doors.by_class(sample_weight, options.pop("class_weight", None), y)
+        x = doors.as_images(x)
+        asked = self.questions(x, y, weights, batch_size=max(len(x), 1), shuffle=False)
+        self._check_not_over(1)
         asked.epoch = int(ops.convert_to_numpy(bare_optimizer(self.optimizer).iterations))
         return super().train_on_batch(*asked[0], **options)
 
+    @floats_of_32_bits()
     def test_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, **options: Any
     ) -> Any:
         """Measure the loss of a batch of clean images."""
+        x = doors.as_images(x)
         asked = self._held_out(x, y, sample_weight, max(len(x), 1))
         return super().test_on_batch(*asked[0], **options)
 
+    @floats_of_32_bits()
     def fit(
         self,
         x: Any = None,
@@ -220,6 +235,7 @@ class TrainedOnQuestions(keras.Model):
         global norm of the gradients before clipping. Raises ValueError if the images do not fit the
         network or do not lie in [-1, 1], or if the run is over: its learning rate has fallen to 0.
         """
+        doors.check_numbers(batch_size=batch_size, epochs=epochs, **options)
         asked = self._asked_in_training(x, y, batch_size, options)
         epochs = self._planned_epochs(len(asked)) if epochs is None else epochs
         self._build_optimizer()
@@ -232,7 +248,7 @@ class TrainedOnQuestions(keras.Model):
             if history is not None:
                 return history
             left = epochs - options.get("initial_epoch", 0)
-            self._check_not_over(left)
+            self._check_not_over(left, len(asked))
             asked.epoch = self.epochs_asked
             return super().fit(**self._fed(asked, left), shuffle=False, **options)
 
@@ -242,17 +258,22 @@ class TrainedOnQuestions(keras.Model):
         """The questions of a run, and in the options those about what is held out."""
         split, held_out = options.pop("validation_split", 0.0), options.get("validation_data")
         if split and held_out is None:
+            if doors.is_data_set(x):
+                doors.check_alone(type(x).__name__, validation_split=split)
+            x, weights = doors.as_images(x), options.get("sample_weight")
             kept = math.floor(len(x) * (1.0 - split))
-            held_out = (x[kept:], None if y is None else y[kept:])
-            parts = x, y, options.get("sample_weight")
-            x, y, options["sample_weight"] = (None if p is None else p[:kept] for p in parts)
+            x, y, weights, held_out = _divided(x, y, weights, kept)
+            options["sample_weight"] = weights
         if held_out is not None and not isinstance(held_out, QuestionSet):
             at_once = options.pop("validation_batch_size", None)
             steps = options.pop("validation_steps", None)
             options["validation_data"] = self._held_out(*taken_apart(held_out), at_once, steps)
-        weights = _weights(options.pop("sample_weight", None), options.pop("class_weight", None), y)
+        weights, of_class = options.pop("sample_weight", None), options.pop("class_weight", None)
+        if doors.is_data_set(x):
+            doors.check_alone(type(x).__name__, class_weight=of_class)
+        weights = doors.by_class(weights, of_class, y)
         told = {
-            "shuffle": bool(options.pop("shuffle", True)),
+            "shuffle": options.pop("shuffle", True),
             "mirror": self.diffusion_parameters.training.horizontal_flip,
             "steps_per_epoch": options.pop("steps_per_epoch", None),
         }
@@ -270,20 +291,40 @@ class TrainedOnQuestions(keras.Model):
         total = self.diffusion_parameters.training.decay_steps
         return 1 if total is None else math.ceil(total * self.parts / max(steps, 1))
 
-    def _check_not_over(self, epochs: int) -> None:
-        """Refuse to train at a learning rate that has fallen to 0: nothing would change."""
+    def _check_not_over(self, epochs: int, steps: int = 1) -> None:
+        """Refuse to train at a learning rate that has fallen to 0, or warn: nothing would change.
+
+        Asked before so many ``epochs`` of so many batches.
+        """
         total = self.diffusion_parameters.training.decay_steps
-        if total is None or not self.compiled or epochs <= 0:
+        if not self.compiled or epochs <= 0:
             return
-        optimizer = bare_optimizer(self.optimizer)
-        done = int(ops.convert_to_numpy(optimizer.iterations))
-        if done >= total and float(ops.convert_to_numpy(optimizer.learning_rate)) == 0:
+        if not self.trainable_variables:
             raise ValueError(
-                f"the run is over: its {total} steps (decay_steps) have been taken, and at a "
-                "learning rate of 0 more would change nothing. model.compile() begins a new run "
-                "from these weights; for a longer one, build the model with more decay_steps in "
-                "its TrainingParameters."
+                "no weight of the network is to be trained, so that nothing would change. Set "
+                "model.network.trainable = True."
             )
+        if total is None:
+            return
+        done = int(ops.convert_to_numpy(bare_optimizer(self.optimizer).iterations))
+        needed = max(math.ceil((total - done) * self.parts / steps), 0)
+        rate = doors.rate_of(self.optimizer) if epochs > needed else None
+        if rate is None or float(ops.convert_to_numpy(rate(total))) > 0:
+            return
+        if done < total:
+            warnings.warn(
+                f"the learning rate falls to 0 over {total} steps (decay_steps), so that the last "
+                f"{epochs - needed} of {epochs} epochs would change nothing. Leave out epochs, or "
+                "build the model with more decay_steps in its TrainingParameters.",
+                stacklevel=4,
+            )
+            return
+        raise ValueError(
+            f"the run is over: its {total} steps (decay_steps) have been taken, and at a learning "
+            "rate of 0 more would change nothing. model.compile() begins a new run from these "
+            "weights; for a longer one, build the model with more decay_steps in its "
+            "TrainingParameters."
+        )
 
     def _fed(self, asked: QuestionSet, epochs: int) -> dict[str, Any]:
         """What Keras's ``fit`` is to be given to train on so many epochs of questions."""
@@ -304,6 +345,7 @@ class TrainedOnQuestions(keras.Model):
         """Put this package's callbacks before the caller's, which then see what ours have done."""
         others = getattr(callbacks, "callbacks", callbacks)  # those in a CallbackList
         others = [c for c in keras.tree.flatten(others) if c is not None]
+        doors.check_callbacks(others, self.optimizer if self.compiled else None)
         guards = [c for c in others if isinstance(c, TrainingGuard)] or [TrainingGuard()]
         for guard in guards:
             guard.questions = asked
@@ -317,41 +359,11 @@ class TrainedOnQuestions(keras.Model):
         return [*ours, *(c for c in others if c not in ours)]
 
 
-def _as_images(images: Any) -> np.ndarray:
-    if isinstance(images, tuple) and len(images) == 2:
-        raise ValueError(
-            "the images are a tuple of two, as load_images returns: pass its first part as x, and "
-            "its second as y where the network is told labels."
-        )
-    array = images if isinstance(images, np.ndarray) else ops.convert_to_numpy(images)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"images are of type {array.dtype}; they must be numbers, float32.")
-    return array.astype("float32", copy=False)
-
-
-def _one_each(name: str, values: Any, images: np.ndarray, dtype: str) -> Any:
-    if values is None:
-        return None
-    values = np.asarray(ops.convert_to_numpy(values))
-    if values.shape[:1] != images.shape[:1]:
-        raise ValueError(
-            f"{name} have shape {values.shape}, but there must be one for each of the "
-            f"{len(images)} images."
-        )
-    return values.astype(dtype)
-
-
-def _weights(sample_weight: Any, class_weight: Any, labels: Any) -> Any:
-    """How much each image counts: by itself, and by its class."""
-    if class_weight is None:
-        return sample_weight
-    if labels is None:
-        raise ValueError(
-            "class_weight needs to know each image's class: pass the labels as y, or say with "
-            "sample_weight how much each image counts."
-        )
-    by_class = np.array([class_weight.get(int(label), 1.0) for label in np.asarray(labels)])
-    return by_class if sample_weight is None else by_class * np.asarray(sample_weight)
+def _divided(x: np.ndarray, y: Any, weights: Any, kept: int) -> tuple[Any, Any, Any, tuple]:
+    """What is trained on, and what is held out: the first images and the rest, with their own."""
+    both = [(None, None) if part is None else (part[:kept], part[kept:]) for part in (y, weights)]
+    (y, held_y), (weights, held_weights) = both
+    return x[:kept], y, weights, (x[kept:], held_y, held_weights)
 
 
 def mean_of_batch(losses: Any, weights: Any = None) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from diffusion_walkthrough.checks import message, shown
+from diffusion_walkthrough.files.json_words import syntax_error
 
 MAX_BYTES = 1024 * 1024  # a file of parameters has less than 4,000
 MAX_STEPS = 4_000  # and less than 400 instructions and parts
@@ -29,6 +30,8 @@ _ADMITTED = {
     *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
 }
+# What a pickle of the object itself, and not of its values, names.
+_OURS = b"diffusion_walkthrough.parameters"
 
 
 class UnsafePickleError(ValueError):
@@ -48,14 +51,20 @@ def read(path: Path) -> Any:
     Raises FileNotFoundError if there is no such file, or something else in its place, and
     ValueError for other suffixes, and as ``decode_json`` and ``load_plain_pickle`` do.
     """
-    decode = decode_json if _is_json(path) else load_plain_pickle
+    json_file = _is_json(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no file {path}. Check the name and the current folder ({Path.cwd()}), "
             "or write it with save_parameters."
         )
     with path.open("rb") as file:
-        return decode(file.read(MAX_BYTES + 1))  # one more byte tells that it is too large
+        data = file.read(MAX_BYTES + 1)  # one more byte tells that it is too large
+    if not json_file:
+        return load_plain_pickle(data)
+    value = decode_json(data)
+    if too_much := _too_much(value):
+        raise ValueError(f"it holds {too_much}. Is it the right file?")
+    return value
 
 
 def _is_json(path: Path) -> bool:
@@ -70,17 +79,41 @@ def decode_json(data: bytes) -> Any:
     """Read JSON in UTF-8; raise ValueError for NaN, infinity, a key twice, and all that is not."""
     if len(data) > MAX_BYTES:
         raise ValueError(f"it is larger than {MAX_BYTES} bytes. Is it the right file?")
+    text = ""
     try:
         text = data.decode("utf-8-sig")
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_doubles)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return json.loads(
+            text,
+            parse_constant=_refuse_number,
+            parse_float=_finite,
+            parse_int=_whole,
+            object_pairs_hook=_without_doubles,
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not valid JSON: {syntax_error(text, error)}.") from error
+    except UnicodeDecodeError as error:
         raise ValueError(
-            f"it is not valid JSON in UTF-8 ({error}). Correct it or save it again."
+            f"it is not valid JSON in UTF-8 ({error}). Save it again, with the encoding UTF-8."
+        ) from error
+    except RecursionError as error:
+        raise ValueError(
+            f"it is not valid JSON: too many brackets stand in each other ({error}). Remove some."
         ) from error
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}, and every number must be finite. Replace it.")
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"it holds {text[:20]}, and every number must be finite. Replace it.")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if abs(number) < float("inf") else _refuse_number(text)
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20 or abs(int(text)) > MAX_INTEGER:
+        raise ValueError(f"it holds {text[:20]}…, a whole number of more than 64 bits. Replace it.")
+    return int(text)
 
 
 def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -100,7 +133,7 @@ def load_plain_pickle(data: bytes) -> Any:
 
     Returns:
         What it holds: text, whole and decimal numbers, True, False, None, and lists, tuples and
-        dictionaries of them, the keys being text.
+        dictionaries of them, the keys being text, each once.
 
     Raises:
         UnsafePickleError: for anything else, and for more of it than parameters could be.
@@ -114,7 +147,7 @@ def load_plain_pickle(data: bytes) -> Any:
         _check_instructions(data)
         pickletools.dis(data, io.StringIO())  # are stack, marks and memo used as they should be?
         value = pickle.loads(data)
-        _check_parts(value)
+        _check_keys(value, _keys_set(data))
     except UnsafePickleError:
         raise
     except Exception as error:  # of a damaged pickle, Python's reader raises all kinds
@@ -132,10 +165,12 @@ def _check_instructions(data: bytes) -> None:
         end = (place or 0) + 1
         if instruction.name not in _ADMITTED:
             named = latest.strip() if argument is None else shown(argument)
+            remedy = "Do not open it with pickle.load unless you trust where it came from"
+            if _OURS in data:
+                remedy = "Write the file with save_parameters(parameters, path), and not pickle"
             raise UnsafePickleError(
                 f"the pickle holds the instruction {instruction.name} {named}; only plain data is "
-                "admitted, such as save_parameters writes. Do not open it with pickle.load unless "
-                "you trust where it came from."
+                f"admitted, such as save_parameters writes. {remedy}."
             )
         if step > MAX_STEPS or ("PUT" in instruction.name and (argument or 0) > step):
             _refuse(f"more than {MAX_STEPS} instructions, or leaves places of its memo empty")
@@ -149,18 +184,55 @@ def _check_instructions(data: bytes) -> None:
         raise ValueError("its end is not where it should be")
 
 
-def _check_parts(value: Any) -> None:
-    """Refuse keys that are no text, and what unfolds to too much, such as a list in itself."""
+def _keys_set(data: bytes) -> int:
+    """How often the instructions of a pickle in good order set the key of a dictionary."""
+    marks: list[int] = []  # how large the stack was at each
+    size, keys = 0, 0
+    for instruction, _, _ in pickletools.genops(data):
+        taken, given = instruction.stack_before, instruction.stack_after
+        if instruction.name == "MARK":
+            marks.append(size)
+        elif pickletools.markobject in taken:  # all that stands above the mark, and some below
+            start = marks.pop()
+            keys += (size - start) // 2 if instruction.name in ("DICT", "SETITEMS") else 0
+            size = start - taken.index(pickletools.markobject) + len(given)
+        else:
+            keys += instruction.name == "SETITEM"
+            size += len(given) - len(taken)
+    return keys
+
+
+def _check_keys(value: Any, keys: int) -> None:
+    """Refuse what is too much, keys that are no text, and keys that were set more than once."""
+    if too_much := _too_much(value):
+        _refuse(too_much)
+    found = {id(part): part for part in _parts(value) if isinstance(part, dict)}
+    if sum(map(len, found.values())) != keys:
+        raise UnsafePickleError("the pickle holds a key twice. Write the file again.")
+
+
+def _too_much(value: Any) -> str:
+    """What there is too much of, such as a list in itself; "" if all is well."""
+    for part in _parts(value):
+        if isinstance(part, dict) and not all(isinstance(key, str) for key in part):
+            return "a key that is no text"
+        texts = [*part] if isinstance(part, dict) else [part]
+        if any(isinstance(text, str) and len(text) > MAX_TEXT for text in texts):
+            return f"a text of more than {MAX_TEXT} letters"
+    return f"more than {MAX_STEPS} parts" if len(_parts(value)) > MAX_STEPS else ""
+
+
+def _parts(value: Any) -> list[Any]:
+    """All that a value holds, and what that holds; one more than may be if that is too much."""
     parts = [value]
     for part in parts:  # which grows as their own parts are met
         if isinstance(part, dict):
-            if not all(isinstance(key, str) for key in part):
-                _refuse("a key that is no text")
             parts += part.values()
         elif isinstance(part, (list, tuple)):
             parts += part
         if len(parts) > MAX_STEPS:
-            _refuse(f"more than {MAX_STEPS} parts")
+            return parts
+    return parts
 
 
 def _refuse(what: str) -> NoReturn:

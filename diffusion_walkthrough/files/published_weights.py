@@ -10,7 +10,6 @@ there and (height, width, in, out) here; a dense layer (out, in) there and (in, 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -22,6 +21,7 @@ import keras
 import numpy as np
 
 from diffusion_walkthrough.checks import shown
+from diffusion_walkthrough.files.plain_data import MAX_BYTES, decode_json
 from diffusion_walkthrough.files.weights import Arrays, MisfitError, Shapes, named_weights, opened
 
 #: Names on the hub, and what each was trained on. All predict noise, on the linear schedule of
@@ -83,6 +83,7 @@ NAMES = {
 FIRST_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 _OURS = re.compile(r"(time\.dense_|first\.|last\.|middle\.|down\.\d|up\.\d)")
+_MOST_LEVELS = 16  # of an image of 2**16 pixels a side, each half as large as the one before
 
 
 def load_published_weights(unet: keras.Model, file: str | os.PathLike[str]) -> None:
@@ -173,8 +174,9 @@ def _config(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        config = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
+        with path.open("rb") as file:
+            config = decode_json(file.read(MAX_BYTES + 1))
+    except ValueError as error:
         raise ValueError(
             f"{path}, which says how to compute with the file beside it, cannot be read ({error}). "
             "Download it again, or move the file away from it."
@@ -182,7 +184,7 @@ def _config(path: Path) -> dict[str, Any] | None:
     name = config.get("_class_name") if isinstance(config, dict) else None
     if name is not None and name != "UNet2DModel":
         raise ValueError(
-            f"{path} is of a {name!r}, which computes something else than a UNet2DModel. Take "
+            f"{path} is of a {shown(name)}, which computes something else than a UNet2DModel. Take "
             f"another model, such as {next(iter(PUBLISHED))}."
         )
     return config if name else None
@@ -201,11 +203,10 @@ def _check_config(
             continue
         remedy = "Take another model: this one's tensors would fit, and its results be wrong."
         if name == "norm_num_groups":
-            remedy = f"Build the network with groups={value}."
+            remedy = f"Build the network with groups={shown(value)}."
         said = "says" if name in config else "leaves to diffusers"
-        raise MisfitError(
-            f"{path} {said} {name} = {value!r}, but the network computes with {wanted!r}. {remedy}"
-        )
+        found = f"{path} {said} {name} = {shown(value)}"
+        raise MisfitError(f"{found}, but the network computes with {wanted!r}. {remedy}")
 
 
 # Each tensor and its place -----------------------------------------------------------------------
@@ -261,6 +262,8 @@ def _described(shapes: Shapes, image_size: int) -> str:
         return len({name[len(start) :].split(".")[0] for name in shapes if name.startswith(start)})
 
     levels, kernel = count("down_blocks"), shapes.get("conv_in.weight", ())
+    if levels > _MOST_LEVELS:
+        return ""
     firsts = [shapes.get(f"down_blocks.{i}.resnets.0.conv1.weight", ()) for i in range(levels)]
     if not firsts or any(len(shape) != 4 or 0 in shape for shape in [kernel, *firsts]):
         return ""

@@ -11,8 +11,9 @@ Names, shapes and types are compared before an array is read, and all are read b
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import zipfile
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,13 @@ import numpy as np
 
 from diffusion_walkthrough.checks import shown
 from diffusion_walkthrough.files import UNREADABLE_NPZ
+from diffusion_walkthrough.files.archives import (
+    MAX_CONTENTS,
+    array_header,
+    array_names,
+    opened_archive,
+    read_array,
+)
 from diffusion_walkthrough.files.plain_data import decode_json
 
 #: The name of the file, and the one that it had in earlier versions.
@@ -63,9 +71,8 @@ class Arrays(NamedTuple):
             for name, shape in needed.items()
             if self.shapes.get(name, shape) != shape
         ]
-        if len(problems) > 1:
-            return f"{problems[0]}, and {len(problems) - 1} more"
-        return "".join(problems)
+        first = "".join(problems[:1])[:300]
+        return f"{first}, and {len(problems) - 1} more" if len(problems) > 1 else first
 
     def finite(self, name: str) -> np.ndarray:
         """Read one array as float32; raises ValueError if it holds NaN or infinity."""
@@ -92,6 +99,28 @@ def save_weights(network: Any, path: Path, parameters: Mapping[str, Any]) -> Non
     path.write_bytes(save(arrays, about))
 
 
+def check_weights(path: Path, parameters: Mapping[str, Any], count: int) -> None:
+    """Refuse a file of weights that cannot be those of a network, before the network is built.
+
+    Args:
+        path: as for :func:`load_weights`.
+        parameters: those of the whole model, as a dictionary.
+        count: how many numbers the network has.
+
+    Raises ValueError if there are fewer in the file, it is damaged, or its weights were saved with
+    other parameters.
+    """
+    with opened(path) as arrays:
+        _check_meaning(arrays, path, parameters)
+        found = sum(math.prod(shape) for shape in arrays.shapes.values())
+        if found < count:
+            raise MisfitError(
+                f"{path} does not fit the parameters beside it: it holds {found:,} numbers, and "
+                f"the network that they describe has {count:,}. The two files must come from one "
+                "save_model."
+            )
+
+
 def load_weights(network: Any, path: Path, parameters: Mapping[str, Any]) -> None:
     """Set all weights of a network to those of a file, or none if one of them does not fit.
 
@@ -109,12 +138,7 @@ def load_weights(network: Any, path: Path, parameters: Mapping[str, Any]) -> Non
     ours = {f"{i:05d}" if old else name: name for i, name in enumerate(variables)}
     needed = {name: tuple(variables[here].shape) for name, here in ours.items()}
     with opened(path) as arrays:
-        if changes := list(_changes(arrays.meaning, parameters)):
-            raise MisfitError(
-                f"The parameters beside {path} were edited after the weights were saved: "
-                f"{'; '.join(changes[:5])}. With these values the weights mean something else. "
-                "Put back what was there, or train a model with the new ones."
-            )
+        _check_meaning(arrays, path, parameters)
         if misfit := arrays.misfit(needed, ours):
             raise MisfitError(
                 f"{path} does not fit the parameters beside it: {misfit}. The two files must come "
@@ -141,11 +165,20 @@ def named_weights(network: Any) -> dict[str, Any]:
     return named
 
 
+def _check_meaning(arrays: Arrays, path: Path, parameters: Mapping[str, Any]) -> None:
+    if changes := list(_changes(arrays.meaning, parameters)):
+        raise MisfitError(
+            f"The parameters beside {path} were edited after the weights were saved: "
+            f"{'; '.join(changes[:5])}. With these values the weights mean something else. "
+            "Put back what was there, or train a model with the new ones."
+        )
+
+
 def _changes(saved: Any, now: Any, name: str = "") -> Iterator[str]:
     """Say what differs; a parameter that there was not yet when the weights were saved does not."""
     if isinstance(saved, dict) and isinstance(now, Mapping):
         for key, value in saved.items():
-            yield from _changes(value, now.get(key), f"{name}.{key}" if name else key)
+            yield from _changes(value, now.get(key), f"{name}.{key}"[-80:] if name else key[:80])
     elif saved != now:
         yield f"{name} was {shown(saved)} and is {shown(now)} now"
 
@@ -162,7 +195,7 @@ def opened(path: Path) -> Iterator[Arrays]:
         raise
     except (*UNREADABLE_NPZ, SafetensorError) as error:
         raise ValueError(
-            f"{path} is damaged ({error}). Save the model again, or fetch the file again."
+            f"{path} is damaged ({str(error)[:300]}). Save the model or fetch the file again."
         ) from error
 
 
@@ -170,6 +203,10 @@ def opened(path: Path) -> Iterator[Arrays]:
 def _opened_safetensors(path: Path) -> Iterator[Arrays]:
     from safetensors import safe_open
 
+    with path.open("rb") as start:
+        length = int.from_bytes(start.read(8), "little")
+    if length > MAX_CONTENTS:
+        raise ValueError(f"it says that its table of contents has {length} bytes")
     with safe_open(path, framework="numpy") as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
         yield Arrays(
@@ -182,17 +219,14 @@ def _opened_safetensors(path: Path) -> Iterator[Arrays]:
 
 @contextlib.contextmanager
 def _opened_npz(path: Path) -> Iterator[Arrays]:
-    with zipfile.ZipFile(path) as file:
-        shapes, kinds = {}, {}
-        for member in file.namelist():
-            with file.open(member) as start:
-                np.lib.format.read_magic(start)
-                shape, _, dtype = np.lib.format.read_array_header_1_0(start)
-            name = member.removesuffix(".npy")
-            shapes[name], kinds[name] = shape, f"{dtype.kind.upper()}{8 * dtype.itemsize}"
-
-        def read(name: str) -> np.ndarray:
-            with file.open(f"{name}.npy") as member:
-                return np.lib.format.read_array(member, allow_pickle=False)
-
-        yield Arrays({}, shapes, kinds, read)
+    with opened_archive(path) as archive:
+        headers = {name: array_header(archive, name) for name in array_names(archive)}
+        yield Arrays(
+            meaning={},
+            shapes={name: header.shape for name, header in headers.items()},
+            kinds={
+                name: f"{header.dtype.kind.upper()}{8 * header.dtype.itemsize}"
+                for name, header in headers.items()
+            },
+            read=functools.partial(read_array, archive),
+        )

@@ -8,6 +8,7 @@ one, and perhaps the temporary one: the next that writes into the same folder re
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import re
@@ -21,6 +22,10 @@ _OURS = re.compile(r"\.~(?P<host>\w*)-(?P<process>\d+)-[0-9a-f]{8}-(?P<old>old-)
 
 #: What the operating system or JupyterLab puts into folders; so does whatever is hidden.
 UNINVITED = {"desktop.ini", "Thumbs.db"}
+
+# The names that this process is writing at. Another one with its number is of an earlier process
+# that had the same: in a container, each start has.
+_BEING_WRITTEN: set[str] = set()
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
@@ -43,13 +48,14 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder. Give the name of a file in it.")
     temporary = _beside(target)
-    try:
-        yield temporary
-        _to_disk(temporary)
-        os.replace(temporary, target)
-        _to_disk(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _told_of(target), _being_written(temporary):
+        try:
+            yield temporary
+            _to_disk(temporary)
+            os.replace(temporary, target)
+            _to_disk(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -62,18 +68,53 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = _place(path)
     temporary, old = _beside(target), _beside(target, "old-")
-    temporary.mkdir()
+    with _told_of(target), _being_written(temporary, old):
+        temporary.mkdir()
+        try:
+            yield temporary
+            for part in [*temporary.rglob("*"), temporary]:
+                _to_disk(part)
+            if target.exists():  # a folder cannot be renamed onto one that has files in it
+                os.replace(target, old)
+            os.replace(temporary, target)
+            _to_disk(target.parent)
+        finally:
+            _put_back_or_remove(old, target)
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _told_of(target: Path) -> Iterator[None]:
+    """Say of an error of the disk what could not be written, and what has become of it."""
     try:
-        yield temporary
-        for part in [*temporary.rglob("*"), temporary]:
-            _to_disk(part)
-        if target.exists():  # a folder cannot be renamed onto one that has files in it
-            os.replace(target, old)
-        os.replace(temporary, target)
-        _to_disk(target.parent)
+        yield
+    except OSError as error:
+        first = error
+        while isinstance(first.__cause__, OSError):  # of a file in a folder, both are told of
+            first = first.__cause__
+        said = (
+            f"{target} could not be written ({first.strerror or first}). What was there before is "
+            "whole: make room there or choose another place, and do the same again."
+        )
+        raise (OSError(first.errno, said) if first.errno else OSError(said)) from first
+
+
+@contextlib.contextmanager
+def _being_written(*paths: Path) -> Iterator[None]:
+    names = {path.name for path in paths}
+    _BEING_WRITTEN.update(names)
+    try:
+        yield
     finally:
-        _put_back_or_remove(old, target)
-        shutil.rmtree(temporary, ignore_errors=True)
+        _BEING_WRITTEN.difference_update(names)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those that it stands in, and have all of them on the disk."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in missing:
+        _to_disk(place.parent)
 
 
 def strangers(folder: Path, ours: Collection[str]) -> list[str]:
@@ -95,7 +136,9 @@ def tidy(folder: Path) -> None:
     import psutil
 
     for path, left in _left_behind(folder):
-        if left["host"] != _HOST or psutil.pid_exists(int(left["process"])):
+        process = int(left["process"])
+        ours = process == os.getpid() and path.name not in _BEING_WRITTEN
+        if left["host"] != _HOST or (psutil.pid_exists(process) and not ours):
             continue
         with contextlib.suppress(OSError):  # another process may be tidying, too
             if left["old"]:
@@ -146,11 +189,14 @@ def _beside(target: Path, old: str = "") -> Path:
 
 
 def _to_disk(path: Path) -> None:
-    """Have a file or, where the system can, a folder written to the disk before going on."""
+    """Have a file or, where that can be, a folder written to the disk before going on."""
     if path.is_dir() and os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)

@@ -1,6 +1,8 @@
-"""A compiled network gives the same images sooner, and is traced once; the noise of a walk."""
+"""A compiled network gives the same images sooner, is traced once, and needs bounded memory."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import keras
 import numpy as np
@@ -19,19 +21,18 @@ from diffusion_walkthrough.backward_sampling import (
     walk,
 )
 from diffusion_walkthrough.engine.drawing import (
-    STRIDE,
     CompiledNetwork,
-    WalkNoise,
     bound,
     check_options,
-    check_whole,
     if_any,
     kind_of,
     steps_in_one_call,
 )
+from diffusion_walkthrough.engine.noise import STRIDE
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
-from diffusion_walkthrough.parameters import ScheduleParameters
+from diffusion_walkthrough.parameters import DiffusionParameters, ScheduleParameters
 from diffusion_walkthrough.training import DiffusionModel
+from diffusion_walkthrough.unet import build_unet
 
 #: No whole number of strides.
 LONG = ScheduleParameters("cosine", 2 * STRIDE + 3)
@@ -214,47 +215,80 @@ def test_a_compiled_network_answers_as_before():
         assert keras.backend.standardize_dtype(found.dtype) == "float32"
 
 
-# The noise ---------------------------------------------------------------------------------------
+# Some at a time ----------------------------------------------------------------------------------
 
 
-def noises(noise):
-    return np.concatenate([numpy(zs) for _, zs in noise.strides()])
+def small_memory(model, at_once):
+    """A model whose network is asked about so many images at once."""
+    model.denoise.network.__dict__["at_once"] = at_once
+    return model
 
 
-def test_noise_is_drawn_for_the_start_and_then_for_a_stride_at_a_time():
-    noise, generator = WalkNoise((2, 3), STRIDE + 4, seed=5), SeedGenerator(5)
-    start = keras.random.normal((2, 3), seed=generator)
-    expected = [keras.random.normal((n, 2, 3), seed=generator) for n in (STRIDE, 4)]
-    np.testing.assert_array_equal(numpy(noise.start()), numpy(start))
-    found = list(noise.strides())
-    assert [place for place, _ in found] == [0, STRIDE]
-    for (_, zs), z in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(numpy(zs), numpy(z))
+def test_the_images_are_the_same_however_many_are_drawn_at_once():
+    options = {"seed": 4, "steps": STRIDE + 2, "shared_noise_steps": 3}
+    for own in ({}, options, {"seed": 1, "step": "ddim", "eta": 0.5, "steps": 7}):
+        model = with_some_weights(pocket_model(schedule=LONG))
+        whole = model.sample(7, **{"seed": 2, **own})
+        for at_once in (1, 3, 6):
+            found = small_memory(model, at_once).sample(7, **{"seed": 2, **own})
+            assert_close(found, whole)
+            assert np.array_equal(found[0], found[3]) is False
 
 
-@pytest.mark.parametrize("shared", [0, 1, STRIDE - 1, STRIDE, STRIDE + 1, 2 * STRIDE + 3])
-def test_the_first_steps_share_their_noise_and_no_others(shared):
-    noise = WalkNoise((3, 2), 2 * STRIDE + 3, 1, shared)
-    assert np.ptp(numpy(noise.start()), axis=0).max() == 0
-    spread = np.ptp(noises(noise), axis=1).min(axis=1)
-    np.testing.assert_array_equal(spread == 0, np.arange(2 * STRIDE + 3) < shared)
+def test_a_generator_and_a_start_are_shared_out_too():
+    model = with_some_weights(pocket_model(schedule=LONG))
+    x_T = np.random.default_rng(1).standard_normal((5, *SHAPE[1:])).astype("float32")
+    generators = [SeedGenerator(7), SeedGenerator(7)]
+    whole = [model.sample(5, seed=generators[0], x_T=x_T, start=30) for _ in range(2)]
+    small_memory(model, 2)
+    parts = [model.sample(5, seed=generators[1], x_T=x_T, start=30) for _ in range(2)]
+    for found, expected in zip(parts, whole, strict=True):
+        assert_close(found, expected)
+    states = [numpy(generator.state.value) for generator in generators]
+    np.testing.assert_array_equal(*states)
+    with pytest.raises(ValueError, match=r"x_T has shape \(5, 8, 8, 1\)"):
+        model.sample(6, x_T=x_T)
 
 
-def test_noise_is_standard_and_of_its_own_in_every_step_and_image():
-    zs = noises(WalkNoise((40, 100), 60, seed=0))
-    assert abs(zs.mean()) < 0.01
-    assert abs(zs.std() - 1) < 0.01
-    rows = zs.reshape(60 * 40, 100)
-    assert np.abs(np.corrcoef(rows[:300]) - np.eye(300)).max() < 0.6
-    assert len(np.unique(rows[:, :2], axis=0)) == len(rows)
+def test_parts_are_handed_out_as_they_come_and_are_about_as_large(capsys):
+    model = small_memory(pocket_model(), 4)
+    parts = model.drawn(9, seed=0, steps=2, progress=True)
+    assert [len(part) for part in parts] == [3, 3, 3]
+    assert "9/9" in capsys.readouterr().out
+    np.testing.assert_array_equal(
+        np.concatenate(list(model.drawn(9, seed=0, steps=2))), model.sample(9, seed=0, steps=2)
+    )
 
 
-def test_whole_numbers_in_a_range():
-    assert check_whole("n", None, 1, 7) == 7
-    assert check_whole("n", np.int32(3), 1, 7) == 3
-    for wrong in (0, 8, 2.0, "3"):
-        with pytest.raises(ValueError, match=rf"n = {wrong} must be a whole number in 1 … 7"):
-            check_whole("n", wrong, 1, 7)
+def test_a_network_is_asked_about_some_at_a_time():
+    model = with_some_weights(pocket_model())
+    x_t, t = np.random.default_rng(0).standard_normal((7, *SHAPE[1:])), np.arange(7)
+    whole = numpy(model.denoise.ask(x_t, t))
+    asked, network = [], small_memory(model, 3).denoise.network
+    network._ask, ask = lambda *shown: asked.append(len(shown[0])) or ask(*shown), network._ask
+    np.testing.assert_allclose(numpy(model.denoise.ask(x_t, t)), whole, atol=1e-5)
+    assert asked == [3, 3, 1]
+
+
+def test_larger_networks_are_asked_about_fewer_images():
+    small, large = (
+        CompiledNetwork(build_unet(dataclasses.replace(TINY.unet, base_width=width)))
+        for width in (8, 64)
+    )
+    assert 1 <= large.at_once < small.at_once / 4
+    digits = CompiledNetwork(build_unet(DiffusionParameters.digits().unet))
+    assert digits.at_once >= 1000, "as many as chapter 09 draws, and always drew, at once"
+
+
+def test_images_that_are_no_numbers_are_not_handed_out():
+    model = pocket_model()
+    for weight in model.network.weights:
+        weight.assign(np.full(weight.shape, np.nan))
+    with pytest.raises(FloatingPointError, match=r"NaN or infinity.*last checkpoint.*sigma_max"):
+        model.sample(2)
+
+
+# Steps and their options -------------------------------------------------------------------------
 
 
 def test_what_was_before_is_told_to_those_that_ask_for_it():

@@ -252,3 +252,11 @@ def test_weights_of_a_data_set_count():
     nothing = Again(batches_of(IMAGES, LABELS, 0 * WEIGHTS))
     assert still_model().evaluate(nothing, verbose=0) == 0
     assert still_model().fit(nothing, verbose=0).history["loss"] == [0]
+
+
+@on_tensorflow
+def test_a_run_of_very_many_epochs_is_fed_at_once():
+    """Whoever stops early may ask for as many as there are."""
+    asked = Questions(IMAGES, SCHEDULE, 32, seed=5)
+    data = as_data_set(asked, epochs=10**9)
+    assert [len(t) for (_, t), _ in data.take(4)] == [32, 32, 16, 32]

@@ -164,17 +164,6 @@ def test_a_loss_is_told_from_an_answer_and_a_weight_is_named():
         fit(model, digits())
 
 
-@pytest.mark.parametrize("weight", [np.nan, np.inf])
-def test_a_weight_of_an_image_that_is_no_number_is_named(weight):
-    model, own = model_for(), np.ones(96)
-    own[20] = weight
-    before = weights(model)
-    with pytest.raises(FloatingPointError, match="step 3 of epoch 1: a sample_weight is NaN"):
-        fit(model, digits(), sample_weight=own)
-    assert np.isfinite(weights(model)).all()
-    assert np.abs(weights(model) - before).max() > 0  # the two steps before, and those after
-
-
 def test_of_a_data_set_no_question_can_be_asked_again():
     model = model_for(Overflowing)
     with pytest.raises(FloatingPointError, match=r"step 6 of epoch 1: the answer, the loss or a"):
@@ -237,5 +226,5 @@ def test_it_looks_after_the_first_step_then_once_in_a_while_and_at_the_end(monke
 
 
 def test_every_must_not_be_negative():
-    with pytest.raises(ValueError, match=r"every = -1 seconds must be at least 0"):
+    with pytest.raises(ValueError, match=r"every=-1: every must be .* of seconds, at least 0"):
         TrainingGuard(every=-1)

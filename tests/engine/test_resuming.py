@@ -30,6 +30,7 @@ from diffusion_walkthrough.engine.resuming import (
     newest_checkpoint,
     write_checkpoint,
 )
+from diffusion_walkthrough.files import archives
 from diffusion_walkthrough.training import AveragingAdam, DiffusionModel, learning_rate_schedule
 
 TESTS = Path(__file__).parent.parent
@@ -520,6 +521,91 @@ def test_a_file_of_another_version_is_not_guessed_at(name, version, folder):
         train(folder)
 
 
+def about_of(path: Path) -> dict:
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("about.json"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": -1},
+        {"epoch": "2"},
+        {"asked": None},
+        {"planned": 2.5},
+        {"stopped": "no"},
+        {"run": []},
+        {"history": {}},
+        {"history": {"epoch": 1, "logs": {}}},
+    ],
+    ids=str,
+)
+def test_a_description_that_is_none_is_damaged(change, folder, undisturbed):
+    path = folder / NEWEST
+    write_checkpoint(path, {**about_of(path), **change}, [])
+    with pytest.warns(UserWarning, match=rf"damaged \(its {next(iter(change))} is"):
+        assert_same_run(train(folder), undisturbed)
+
+
+@pytest.mark.parametrize("run", [{}, {"parameters": 3}, {"parameters": {"schedule": {}}}], ids=str)
+def test_a_run_that_is_not_described_is_no_run_of_ours(run, folder):
+    path = folder / NEWEST
+    write_checkpoint(path, {**about_of(path), "run": run}, [])
+    with pytest.raises(ValueError, match=r"000002\.npz does not say well enough .*another folder"):
+        train(folder)
+
+
+def test_arrays_that_are_missing_or_others_change_nothing(folder):
+    path = folder / NEWEST
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name != "about.json"]
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in names}
+    about, model = about_of(path), new_model()
+    before = state(model)
+    first = names[0]
+    for changed in (None, arrays[first][:-1], arrays[first].astype(int), np.array(["a"])):
+        kept = {name: array for name, array in arrays.items() if name != first}
+        kept |= {} if changed is None else {first: changed}
+        write_checkpoint(path, about, kept.items())
+        with pytest.raises(ValueError, match=rf"000002\.npz holds another {first} than this run"):
+            train(folder, model=model)
+        for found, value in zip(state(model), before, strict=True):
+            np.testing.assert_array_equal(found, value)
+
+
+def test_a_checkpoint_that_inflates_is_damaged(folder, undisturbed, monkeypatch):
+    monkeypatch.setattr(archives, "ROOM", 10**5)
+    with zipfile.ZipFile(folder / NEWEST, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("more.npy", bytes(10**7))
+    with pytest.warns(UserWarning, match=r"000002\.npz is damaged \(unpacked, it would grow"):
+        assert_same_run(train(folder), undisturbed)
+
+
+# Others' files -----------------------------------------------------------------------------------
+
+
+def test_others_files_that_bear_a_checkpoint_s_name_are_never_touched(tmp_path):
+    np.savez(tmp_path / "checkpoint-000001.npz", theirs=np.arange(3))
+    content = (tmp_path / "checkpoint-000001.npz").read_bytes()
+    about = {"format": FILE_FORMAT, "version": FILE_VERSION}
+    with pytest.raises(ValueError, match=r"000001\.npz .*not written by this package.* Move it"):
+        train(tmp_path)
+    for number in (2, 3, 4):
+        write_checkpoint(tmp_path / f"checkpoint-{number:06d}.npz", about, [])
+    assert (tmp_path / "checkpoint-000001.npz").read_bytes() == content
+    assert visible(tmp_path) == [f"checkpoint-{number:06d}.npz" for number in (1, 3, 4)]
+
+
+def test_what_is_no_regular_file_is_no_checkpoint(tmp_path):
+    (tmp_path / "checkpoint-000009.npz").mkdir()
+    os.mkfifo(tmp_path / "checkpoint-000008.npz")
+    assert newest_checkpoint(tmp_path) is None
+    train(tmp_path, epochs=1)
+    assert newest_checkpoint(tmp_path).about["epoch"] == 1
+    assert (tmp_path / "checkpoint-000009.npz").is_dir()
+
+
 def test_a_file_is_not_a_folder(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(FileExistsError, match="run"):
@@ -570,7 +656,7 @@ def test_another_backend_adds_up_in_another_order(folder, monkeypatch):
 
 
 def test_never_is_not_written_as_zero(tmp_path):
-    with pytest.raises(ValueError, match="every_epochs = 0 must be"):
+    with pytest.raises(ValueError, match=r"every_epochs=0: .* at least 1"):
         ResumeTraining(tmp_path, every_epochs=0)
 
 

@@ -97,11 +97,11 @@ def test_no_epochs_are_none_and_change_nothing():
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("batch_size", [0, -2, 2.5])
+@pytest.mark.parametrize("batch_size", [0, -2, 2.5, True, "32"])
 def test_a_batch_has_a_whole_number_of_images(batch_size):
     model = compiled()
     for method in ("fit", "evaluate"):
-        with pytest.raises(ValueError, match=rf"batch_size = {batch_size}.*at least 1"):
+        with pytest.raises((TypeError, ValueError), match=f"^batch_size={batch_size!r}.*at least"):
             getattr(model, method)(digits(32), batch_size=batch_size, verbose=0)
 
 
@@ -259,10 +259,142 @@ def test_classes_count_as_much_as_they_are_told_to():
         model.fit(images, class_weight={0: 1.0}, verbose=0)
 
 
-def test_a_weight_that_is_no_number_stops_the_training():
-    model = compiled()
-    with pytest.raises(FloatingPointError, match="sample_weight"):
-        model.fit(digits(64), sample_weight=np.full(64, np.nan), verbose=0)
+def test_a_weight_that_is_no_number_is_refused_everywhere(at_the_door):
+    for door in ("fit", "evaluate"):
+        with pytest.raises(ValueError, match="a sample_weight is NaN or infinite"):
+            getattr(at_the_door, door)(digits(64), sample_weight=np.full(64, np.nan), verbose=0)
+    with pytest.raises(ValueError, match="a sample_weight is NaN or infinite"):
+        at_the_door.train_on_batch(digits(2), sample_weight=[1, np.inf])
+
+
+def test_weights_of_what_is_split_off_count_as_well():
+    model = compiled(optimizer=keras.optimizers.SGD(0.0))
+    weights = np.array([1.0] * 48 + [0.0] * 16)
+    history = model.fit(digits(), sample_weight=weights, validation_split=0.25, verbose=0).history
+    assert history["loss"][0] > 0.5
+    assert history["val_loss"] == [0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"y": np.zeros(32)}, r"y cannot be passed beside a Given: let it yield tuples \(images"),
+        ({"sample_weight": np.zeros(32)}, "sample_weight cannot be passed beside a Given"),
+        ({"class_weight": {0: 1.0}}, "class_weight cannot be passed beside a Given"),
+        ({"batch_size": 8}, "batch_size cannot be passed beside a Given: it makes its own"),
+        ({"validation_split": 0.5}, "validation_split cannot be passed beside a Given"),
+    ],
+    ids=str,
+)
+def test_what_a_data_set_would_not_look_at_is_refused(options, message, at_the_door):
+    with pytest.raises(ValueError, match=message):
+        at_the_door.fit(batches_of(digits(32)), verbose=0, **options)
+
+
+def test_questions_are_taken_as_they_are():
+    model = compiled(optimizer=keras.optimizers.SGD(0.0))
+    asked = model.questions(digits(), batch_size=32)
+    history = model.fit(asked, verbose=0).history
+    model.epochs_asked = 0
+    np.testing.assert_allclose(history["loss"], model.fit(digits(), verbose=0).history["loss"])
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (None, "x=None: images must be an array"),
+        ("digits", r"Load them first: load_images\('digits'\)\[0\]"),
+        ({"image": np.zeros(3)}, "images must be an array"),
+        ((np.zeros((4, 8, 8, 1)), np.zeros(4)), "a pair, as load_images returns"),
+        (np.zeros((4, 8, 8)), r"pass images\[\.\.\., None\]"),
+        (3, r"this model needs \(n, 8, 8, 1\)"),
+    ],
+    ids=["nothing", "a name", "a dictionary", "a pair", "no channels", "a number"],
+)
+def test_what_is_no_set_of_images_is_refused_in_words(x, message, at_the_door):
+    with pytest.raises(ValueError, match=message):
+        at_the_door.fit(x, verbose=0)
+    for door in ("train_on_batch", "test_on_batch", "evaluate"):
+        with pytest.raises(ValueError, match=message):
+            getattr(at_the_door, door)(x)
+    with pytest.raises(ValueError, match=message):
+        at_the_door.fit(digits(32), validation_data=[x], verbose=0)
+
+
+def test_images_come_as_numbers_in_lists_too(at_the_door):
+    expected = at_the_door.evaluate(digits(32), verbose=0)
+    for images in (list(digits(32)), digits(32).tolist(), ops.convert_to_tensor(digits(32))):
+        assert at_the_door.evaluate(images, verbose=0) == pytest.approx(expected)
+
+
+def test_the_size_of_batches_changes_no_measurement(at_the_door):
+    """The images in memory have the questions that they always have."""
+    images, weights = digits(80), np.linspace(0, 2, 80)
+    expected = at_the_door.evaluate(images, sample_weight=weights, verbose=0)
+    for size in (1, 7, 40, 80, 200):
+        how = {"batch_size": size, "sample_weight": weights, "verbose": 0}
+        assert at_the_door.evaluate(images, **how) == pytest.approx(expected, rel=1e-5)
+    assert at_the_door.evaluate(images, batch_size=16, steps=2, verbose=0) == pytest.approx(
+        at_the_door.evaluate(images[:32], verbose=0)
+    )
+
+
+def test_epochs_that_would_change_nothing_are_told_beforehand():
+    model = compiled(decay_steps=5)
+    with pytest.warns(UserWarning, match=r"5 steps \(decay_steps\).* last 2 of 5 epochs would"):
+        model.fit(digits(64), epochs=5, verbose=0)  # 2 steps an epoch
+    with pytest.raises(ValueError, match=r"5 steps \(decay_steps\)"):
+        model.train_on_batch(digits(2))
+
+
+def test_a_network_that_is_not_to_be_trained_is_told():
+    model = pocket_model()
+    model.network.trainable = False
+    model.compile()
+    with pytest.raises(ValueError, match=r"no weight .*network\.trainable = True"):
+        model.fit(digits(32), verbose=0)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, True, 1.5, "1"])
+def test_a_seed_that_cannot_be_is_refused(seed, at_the_door):
+    message = "seed must be a whole number of at"
+    with pytest.raises((TypeError, ValueError), match=message):
+        DiffusionModel(TINY, seed=seed, network=at_the_door.network)
+    with pytest.raises((TypeError, ValueError), match=message):
+        at_the_door.sample(1, seed=seed)
+    with pytest.raises((TypeError, ValueError), match=message):
+        at_the_door.questions(digits(2), batch_size=2, seed=seed)
+
+
+def test_a_seed_of_numpy_is_kept_as_a_plain_number(at_the_door):
+    model = DiffusionModel(TINY, seed=np.int64(3), network=at_the_door.network)
+    assert type(model.get_config()["seed"]) is int
+
+
+def test_parameters_of_a_part_are_no_parameters_of_a_model():
+    with pytest.raises(TypeError, match=r"it must be DiffusionParameters\. Use"):
+        DiffusionModel(TINY.unet)
+
+
+def test_keras_s_default_float_changes_nothing():
+    """Whoever sets it to float64 before, in between or after."""
+
+    def results():
+        model = compiled(ema_momentum=0.5, decay_steps=8, warmup_steps=1)
+        history = model.fit(digits(64), epochs=1, validation_data=digits(32), verbose=0).history
+        loss = [*history["loss"], *history["val_loss"], float(model.train_on_batch(digits(8)))]
+        return [*loss, float(model.test_on_batch(digits(8))), model.sample(2, seed=0)]
+
+    expected, before = results(), keras.config.floatx()
+    keras.config.set_floatx("float64")
+    try:
+        found = results()
+        assert keras.config.floatx() == "float64"
+    finally:
+        keras.config.set_floatx(before)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert found[-1].dtype == np.float32
 
 
 def test_without_a_seed_the_questions_follow_keras_s():

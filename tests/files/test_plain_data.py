@@ -2,11 +2,9 @@ import json
 import math
 import pickle
 import struct
-import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
@@ -18,18 +16,9 @@ from diffusion_walkthrough.files.plain_data import (
     load_plain_pickle,
 )
 from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters
+from files.corpus import BOMBS, HOSTILE, MARKER, nested
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
-
-
-def reduced(function, *arguments, protocol=2):
-    """A pickle that calls function(*arguments) when Python's own reader opens it."""
-
-    class Call:
-        def __reduce__(self):
-            return function, arguments
-
-    return pickle.dumps(Call(), protocol=protocol)
 
 
 def assert_refused(data, match="pickle"):
@@ -87,137 +76,6 @@ def test_what_is_written_is_read_again(value):
 
 
 # --- hostile pickles -------------------------------------------------------------------------
-# Each would create the file named MARKER if anything that it names were called.
-
-MARKER = "executed"
-COMMAND = f"touch {MARKER}".encode()
-PYTHON = f"open('{MARKER}', 'w').close()".encode()
-
-
-def text(value):
-    """SHORT_BINUNICODE"""
-    return b"\x8c" + bytes([len(value)]) + value
-
-
-def touched(marker=MARKER):
-    Path(marker).touch()
-
-
-class StateMaker:
-    """An object that Python's own reader gives its state by calling __setstate__."""
-
-    def __reduce__(self):
-        return StateMaker, (), {"marker": MARKER}
-
-    def __setstate__(self, state):
-        touched(state["marker"])
-
-
-class OwnArray(np.ndarray):
-    """A kind of array that is not NumPy's."""
-
-
-HOSTILE = {
-    "os.system, protocol 0": b"cos\nsystem\n(V" + COMMAND + b"\ntR.",
-    "posix.system, protocol 2": b"\x80\x02cposix\nsystem\nX"
-    + struct.pack("<I", len(COMMAND))
-    + COMMAND
-    + b"\x85R.",
-    "os.system by STACK_GLOBAL": b"\x80\x04"
-    + text(b"os")
-    + text(b"system")
-    + b"\x93"
-    + text(COMMAND)
-    + b"\x85R.",
-    "builtins.eval": b"\x80\x04"
-    + text(b"builtins")
-    + text(b"eval")
-    + b"\x93"
-    + text(PYTHON)
-    + b"\x85R.",
-    "builtins.exec": b"\x80\x04"
-    + text(b"builtins")
-    + text(b"exec")
-    + b"\x93"
-    + text(PYTHON)
-    + b"\x85R.",
-    "__builtin__.eval, the old name": b"c__builtin__\neval\n(V" + PYTHON + b"\ntR.",
-    "__import__ and then getattr": b"c__builtin__\ngetattr\n(c__builtin__\n__import__\n(Vos\ntRV"
-    b"system\ntR(V" + COMMAND + b"\ntR.",
-    "getattr of an admitted function": b"\x80\x04"
-    + text(b"builtins")
-    + text(b"getattr")
-    + b"\x93"
-    + text(b"_codecs")
-    + text(b"encode")
-    + b"\x93"
-    + text(b"__globals__")
-    + b"\x86R.",
-    "subprocess.Popen": b"\x80\x04"
-    + text(b"subprocess")
-    + text(b"Popen")
-    + b"\x93]"
-    + text(b"touch")
-    + b"a"
-    + text(MARKER.encode())
-    + b"a\x85R.",
-    "a dotted name through an admitted module": b"\x80\x04"
-    + text(b"numpy.core.multiarray")
-    + text(b"os.system")
-    + b"\x93"
-    + text(COMMAND)
-    + b"\x85R.",
-    "a dotted module": b"\x80\x04" + text(b"builtins") + text(b"set.__class__.mro") + b"\x93)R.",
-    "a name that is no text": b"\x80\x04" + text(b"os") + b"K\x01\x93.",
-    "numpy.load": b"\x80\x04"
-    + text(b"numpy")
-    + text(b"load")
-    + b"\x93"
-    + text(b"a.npy")
-    + b"\x85R.",
-    "numpy.fromfile": b"cnumpy\nfromfile\n(V/dev/zero\ntR.",
-    "numpy.f2py's shell": b"cnumpy.f2py.diagnose\nrun_command\n(V" + COMMAND + b"\ntR.",
-    "numpy.testing.runstring": b"cnumpy.testing._private.utils\nrunstring\n(V" + PYTHON + b"\n}tR.",
-    "an admitted name where a function belongs": b"cnumpy\nndarray\n)R.",
-    "copyreg._reconstructor": b"ccopy_reg\n_reconstructor\n(c__builtin__\nobject\nc__builtin__\n"
-    b"object\nNtR.",
-    "copyreg.__newobj__": b"ccopyreg\n__newobj__\n(csubprocess\nPopen\nV" + COMMAND + b"\ntR.",
-    "NEWOBJ": b"\x80\x02csubprocess\nPopen\nX\x05\x00\x00\x00touch\x85\x81.",
-    "NEWOBJ of an admitted class": b"\x80\x02cnumpy\nndarray\nK\x05\x85\x85\x81.",
-    "NEWOBJ_EX": b"\x80\x04" + text(b"numpy") + text(b"ndarray") + b"\x93)}\x92.",
-    "INST, protocol 0": b"(V" + COMMAND + b"\nios\nsystem\n.",
-    "OBJ": b"(cos\nsystem\nV" + COMMAND + b"\no.",
-    "BUILD with __setstate__": pickle.dumps(StateMaker(), protocol=2),
-    "BUILD on a function": b"c_codecs\nencode\n}V__defaults__\nNsb.",
-    "BUILD on a dictionary": b"\x80\x02}}X\x01\x00\x00\x00aK\x01sb.",
-    "EXT1": b"\x80\x02\x82\x01.",
-    "EXT2": b"\x80\x02\x83\x01\x01.",
-    "EXT4": b"\x80\x02\x84\x01\x00\x00\x00.",
-    "a persistent id": b"Pmodel\n.",
-    "a binary persistent id": b"\x80\x02X\x05\x00\x00\x00modelQ.",
-    "a buffer from outside": b"\x80\x05\x97.",
-    "an array of objects": pickle.dumps(np.array([touched, "x"], dtype=object), protocol=2),
-    "an array of records": pickle.dumps(np.zeros(2, [("a", "i4")]), protocol=2),
-    "an array of texts": pickle.dumps(np.array(["a"]), protocol=2),
-    "an array of dates": pickle.dumps(np.array(["2020"], "M8[Y]"), protocol=2),
-    "a bare number type": pickle.dumps(np.dtype("f4"), protocol=2),
-    "a bare function": pickle.dumps(print, protocol=2),
-    "a class": pickle.dumps(Path, protocol=4),
-    "an array of a subclass": pickle.dumps(np.zeros(2).view(OwnArray), protocol=2),
-    "type": reduced(type, "A", (), {}),
-    "bytes of a huge size": reduced(bytes, 10**9),
-    "a path": pickle.dumps(Path("/etc/passwd"), protocol=2),
-    "an array": pickle.dumps(np.arange(6.0), protocol=2),
-    "a number of NumPy's": pickle.dumps(np.float32(0.1), protocol=4),
-    "a set": pickle.dumps({1, 2}, protocol=4),
-    "a set, protocol 2": pickle.dumps({1, 2}, protocol=2),
-    "a frozenset": pickle.dumps(frozenset({1}), protocol=4),
-    "a complex number": pickle.dumps(1j, protocol=2),
-    "bytes": pickle.dumps(b"abc", protocol=4),
-    "bytes, protocol 0": pickle.dumps(b"abc", protocol=0),
-    "a bytearray": pickle.dumps(bytearray(b"abc"), protocol=5),
-    "parameters as an object": pickle.dumps(DiffusionParameters.digits(), protocol=4),
-}
 
 
 @pytest.fixture
@@ -260,57 +118,6 @@ def test_these_payloads_do_run_where_nobody_stops_them(name, in_empty_folder):
 # --- bombs ---------------------------------------------------------------------------------------
 
 
-def nested(value, depth):
-    for _ in range(depth):
-        value = [value, value]
-    return value
-
-
-def circle():
-    whole = []
-    whole.append(whole)
-    return whole
-
-
-def long_text(length):
-    return b"X" + struct.pack("<I", length) + b"a" * length
-
-
-SAME_HASH = range(0, 20_000 * sys.hash_info.modulus, sys.hash_info.modulus)
-BOMBS = {
-    "deep lists": b"]" * 100_000 + b"a" * 99_999 + b".",
-    "deep tuples": b")" + b"\x85" * 100_000 + b".",
-    "a deep tuple as a key": b"})" + b"\x85" * 500_000 + b"Ns.",
-    "a tuple as a key": pickle.dumps({(1, 2): None}),
-    "a number as a key": pickle.dumps({1: None}),
-    "a list that holds itself": pickle.dumps(circle()),
-    "two at each of thirty levels": pickle.dumps(nested("ha", 30)),
-    "two at each of eleven levels": pickle.dumps(nested("ha", 11)),
-    "numbers of one hash": pickle.dumps(dict.fromkeys(SAME_HASH)),
-    "few numbers of one hash": pickle.dumps(dict.fromkeys(SAME_HASH[:1000])),
-    "one long text 3,000 times": b"\x80\x02]("
-    + long_text(10**6)
-    + b"q\x00"
-    + b"h\x00" * 3000
-    + b"e.",
-    "a long text": b"\x80\x02" + long_text(2000) + b".",
-    "a long key": b"\x80\x02}" + long_text(10**6) + b"Ns.",
-    "one huge number 3,000 times": b"\x80\x02](\x8b"
-    + struct.pack("<I", 10**5)
-    + b"\x7f" * 10**5
-    + b"q\x00"
-    + b"h\x00" * 3000
-    + b"e.",
-    "a number of 65 bits": pickle.dumps(2**64),
-    "a number of many digits": b"L" + b"9" * 4000 + b"L\n.",
-    "a file that is too large": b"\x80\x02]" + b"Na" * 10**6 + b".",
-    "very many instructions": b"\x80\x02]" + b"Na" * 5000 + b".",
-    "a huge place in the memo": b"]r\xff\xff\xff\x7f.",
-    "a huge place in the memo, protocol 0": b"(lp2147483647\n.",
-    "a negative place in the memo": b"(lp-1\n.",
-}
-
-
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_would_take_long_or_much_memory_is_refused_at_once(name):
     assert_refused(BOMBS[name])
@@ -337,6 +144,35 @@ def refusal(data):
 )
 def test_a_refusal_says_what_there_is_too_much_of(value, said):
     assert_refused(pickle.dumps(value), said)
+
+
+TWICE = [
+    b"}(Va\nI1\nVa\nI2\nu.",  # SETITEMS
+    b"(Va\nI1\nVa\nI2\nd.",  # DICT
+    b"}Va\nI1\nsVa\nI2\ns.",  # SETITEM
+    b"](}Va\nI1\nsVa\nI2\nsI3\ne.",  # further in
+    b"}Va\n}Vb\nI1\nssVa\nI2\ns.",  # a dictionary that is replaced
+]
+
+
+@pytest.mark.parametrize("data", TWICE)
+def test_a_key_that_stands_there_twice_is_refused(data):
+    assert_refused(data, "a key twice")
+
+
+def test_a_dictionary_that_is_held_twice_is_no_key_that_is_set_twice():
+    inner = {"a": 1, "b": {"c": 2}}
+    value = {"x": inner, "y": [inner, inner], "z": {}}
+    for protocol in PROTOCOLS:
+        assert load_plain_pickle(pickle.dumps(value, protocol=protocol)) == value
+    many = {str(i): i for i in range(1200)}  # more than one batch of a pickle
+    assert load_plain_pickle(pickle.dumps(many)) == many
+
+
+def test_a_pickle_of_our_own_objects_is_answered_with_how_to_write_the_file():
+    for protocol in PROTOCOLS:
+        data = pickle.dumps(DiffusionParameters.digits(), protocol=protocol)
+        assert_refused(data, r"only plain data is admitted.*save_parameters\(parameters, path\)")
 
 
 def test_the_size_of_the_file_comes_first(monkeypatch):
@@ -455,9 +291,12 @@ def numbers_in(value):
         (b'{"a": 1, "a": 2}', "'a' stands in it twice"),
         (b'{"a": {"b": 1, "b": 2}}', "'b' stands in it twice"),
         (b'{"a": NaN}', "holds NaN"),
+        (b'{"a": -1e999}', "holds -1e999, and every number must be finite"),
+        (b'{"a": 9223372036854775809}', "more than 64 bits"),
+        (b'{"a": ' + b"9" * 10**5 + b"}", "holds 99999999999999999999…, a whole number"),
         (b"[1, 2", "not valid JSON"),
         (b"\xff\xfe", "not valid JSON in UTF-8"),
-        (b"[" * 200_000, "not valid JSON .*recursion"),
+        (b"[" * 200_000, "not valid JSON: too many brackets"),
         (b" " * 1024 * 1024 + b"1", "larger than 1048576 bytes"),
         (b'{"' + b"a" * 10**6 + b'": NaN}', "holds NaN"),
     ],
@@ -467,3 +306,18 @@ def test_json_that_is_none_is_refused(data, said):
     with pytest.raises(ValueError, match=said) as caught:
         decode_json(data)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"a": [1] * 5000}, "more than 4000 parts"),
+        ({"a" * 1001: 1}, "a text of more than 1000 letters"),
+        (["a" * 1001], "a text of more than 1000 letters"),
+    ],
+    ids=["parts", "key", "text"],
+)
+def test_a_file_of_json_is_bounded_like_a_pickle(tmp_path, value, said):
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    with pytest.raises(ValueError, match=said):
+        plain_data.read(tmp_path / "a.json")

@@ -578,3 +578,19 @@ def test_the_configuration_of_something_else_is_passed_over_and_a_broken_one_is_
     (folder / "config.json").write_text('{"colour": ')
     with pytest.raises(ValueError, match=r"config.json, .*cannot be read"):
         load_published_weights(unet, folder)
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, " " * 2 * 10**6, '{"a": NaN}'])
+def test_a_configuration_is_read_without_trust(unet, folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json, which says how .*cannot be read"):
+        load_published_weights(unet, folder)
+
+
+def test_sizes_are_not_described_of_what_no_network_can_have(unet, tmp_path):
+    names = [f"down_blocks.{i}.resnets.0.conv1.weight" for i in range(20)]
+    tensors = dict.fromkeys([*names, "conv_in.weight"], np.zeros((1, 1, 1, 1), "f4"))
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="Take a whole UNet2DModel") as caught:
+        load_published_weights(unet, tmp_path / "a.safetensors")
+    assert "UNetParameters" not in str(caught.value)

@@ -12,7 +12,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from diffusion_walkthrough.files.weights import load_weights, save_weights
+from diffusion_walkthrough.files import archives
+from diffusion_walkthrough.files.weights import check_weights, load_weights, save_weights
 
 PARAMETERS = {
     "schedule": {"name": "linear", "timesteps": 10, "beta_start": 1e-4},
@@ -221,15 +222,49 @@ def test_a_header_that_lies_about_its_sizes_is_damaged_before_anything_is_read(n
     assert_refused(network, path, "is damaged")
 
 
-def test_an_old_file_that_would_inflate_is_refused_by_its_header(network, old_path):
-    """A member of 4 GB, a few megabytes on disk: only its first bytes are ever inflated."""
+def test_an_old_file_whose_header_says_more_than_it_holds_is_damaged(network, old_path):
     header = {"descr": "<f4", "fortran_order": False, "shape": (2**30,)}
     with zipfile.ZipFile(old_path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("00000", "00001", "00002", "00003"):
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array_header_1_0(member, header)
                 member.write(bytes(2**20))
-    assert_refused(network, old_path, r"00000 \(first.kernel\) has shape \(1073741824,\)")
+    assert_refused(network, old_path, "damaged .*00000 says that it has 4294967424 bytes")
+
+
+def test_an_old_file_that_would_inflate_is_damaged(network, old_path, monkeypatch):
+    monkeypatch.setattr(archives, "ROOM", 10**5)
+    np.savez_compressed(old_path, **{"00000": np.zeros(10**6, "f4")})
+    assert_refused(network, old_path, "damaged .*unpacked, it would grow from")
+
+
+def test_a_long_table_of_contents_is_not_read(network, path):
+    path.write_bytes(struct.pack("<Q", 10**7) + b" " * 10**7)
+    assert_refused(network, path, "damaged .*table of contents has 10000000 bytes")
+
+
+# Before there is a network -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["path", "old_path"])
+def test_a_file_is_compared_with_the_number_of_a_network_s_weights(name, request):
+    path = request.getfixturevalue(name)
+    check_weights(path, PARAMETERS, 2 * 3 + 3 + 3 + 1)
+    with pytest.raises(ValueError, match=r"does not fit .*it holds 13 numbers, .* has 1,000,000\."):
+        check_weights(path, PARAMETERS, 10**6)
+
+
+def test_what_was_edited_is_said_before_there_is_a_network(path):
+    with pytest.raises(ValueError, match="prediction was 'noise'"):
+        check_weights(path, {**PARAMETERS, "prediction": "v"}, 10**12)
+
+
+def test_errors_are_short_whatever_is_in_the_file(network, path):
+    save_file({"a" * 10**5: np.zeros(1, "f4")}, path, {"parameters": json.dumps({"b" * 10**5: 1})})
+    for parameters in (PARAMETERS, {**PARAMETERS, "b" * 10**5: 1}):
+        with pytest.raises(ValueError, match=r"edited|lacks") as caught:
+            load_weights(network, path, parameters)
+        assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize(

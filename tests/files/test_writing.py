@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from diffusion_walkthrough.files import writing
 from diffusion_walkthrough.files.writing import (
     earlier_folder,
+    make_folder,
     strangers,
     tidy,
     whole_file,
@@ -129,6 +132,84 @@ def test_everything_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
     write_folder(tmp_path / "model", x="1", y="2")
     assert sorted(events[:2]) == ["x", "y"]
     assert events[2:] == ["model", "rename to model", tmp_path.name.rpartition("-")[2]]
+
+
+def test_an_error_of_the_disk_says_what_could_not_be_written_and_what_is_left(
+    tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing.os, "fsync", fail)
+    said = r"^\[Errno 28\] .*/%s could not be written \(No space left on device\)\. .* whole: make"
+    with pytest.raises(OSError, match=said % "a"):
+        write_whole(tmp_path / "a", b"one")
+    with pytest.raises(OSError, match=said % "model"), whole_folder(tmp_path / "model") as inside:
+        write_whole(inside / "a", b"one")  # of which the folder's error makes one sentence
+    assert names(tmp_path) == []
+
+
+def test_a_file_system_that_cannot_flush_folders_is_none_that_is_full(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def of_files_only(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(handle)
+
+    monkeypatch.setattr(writing.os, "fsync", of_files_only)
+    write_folder(tmp_path / "model", a="1")
+    assert (tmp_path / "model" / "a").read_text() == "1"
+
+
+def test_folders_that_are_made_are_on_the_disk_with_all_they_stand_in(tmp_path, monkeypatch):
+    flushed, to_disk = [], writing._to_disk
+
+    def flush(path):
+        flushed.append(path)
+        to_disk(path)
+
+    monkeypatch.setattr(writing, "_to_disk", flush)
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+    assert sorted(flushed) == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    flushed.clear()
+    make_folder(tmp_path / "a")
+    assert flushed == []
+    write_whole(tmp_path / "file", b"")
+    with pytest.raises(FileExistsError, match="file"):
+        make_folder(tmp_path / "file")
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from diffusion_walkthrough.files.writing import whole_folder, write_whole
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+path = Path(sys.argv[1])
+try:
+    if path.suffix:
+        write_whole(path, bytes(2000))
+    else:
+        with whole_folder(path) as inside:
+            write_whole(inside / "a", bytes(10))
+            write_whole(inside / "b", bytes(2000))
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+@pytest.mark.parametrize("name", ["a.txt", "model"])
+def test_a_disk_that_takes_no_more_leaves_the_earlier_whole_and_nothing_else(tmp_path, name):
+    path = tmp_path / name
+    write_whole(path, b"1") if path.suffix else write_folder(path, a="1")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True
+    )
+    assert f"{name} could not be written (File too large)" in done.stdout
+    assert names(tmp_path) == [name]
+    assert (path if path.suffix else path / "a").read_text() == "1"
 
 
 def test_missing_places_are_named(tmp_path):
@@ -251,8 +332,8 @@ def test_killed_at_any_moment_the_next_one_finds_the_old_or_the_new(tmp_path, na
 def test_the_next_writer_removes_what_the_dead_left_and_leaves_the_rest(tmp_path):
     dead = number_of_a_dead_process()
     gone = [left_by(dead, "a.txt"), left_by(dead, "model")]
+    gone += [left_by(os.getpid(), "b.txt")]  # an earlier process had our number
     stay = [
-        left_by(os.getpid(), "a.txt"),
         left_by(os.getppid(), "model"),
         left_by(dead, "a.txt", host="elsewhere"),
         ".~lock.thesis.odt#",  # LibreOffice has names like these
@@ -267,6 +348,13 @@ def test_the_next_writer_removes_what_the_dead_left_and_leaves_the_rest(tmp_path
             (tmp_path / name).write_text("half")
     write_whole(tmp_path / "b", b"")
     assert names(tmp_path) == sorted([*stay, "b"])
+
+
+def test_what_this_process_is_writing_stays(tmp_path):
+    with whole_file(tmp_path / "a") as temporary:
+        temporary.write_bytes(b"one")
+        write_whole(tmp_path / "b", b"two")
+    assert names(tmp_path) == ["a", "b"]
 
 
 def test_the_earlier_folder_of_a_dead_process_goes_where_a_newer_one_is(tmp_path):

@@ -60,7 +60,7 @@ def solution_ddim_step(x_t: Any, guess: Any, a_t: float, b_t: float, a_s: float,
     return a_s * guess + b_s * noise
 
 
-look_ddim_step = "the function ddim in “Three ways along the curve”; there all is divided by a."
+look_ddim_step = "the function ddim in “Three ways along it”; there all is divided by a."
 
 
 def check_sigmas(attempt: Callable[..., Any]) -> Verdict:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
+import json
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
-from pocket import pocket_network
-from tiny import TINY
 
-from diffusion_walkthrough import command_line, faster_sampling, training, unet
-from diffusion_walkthrough.checkpoints import load_model
+from command_line.lines import IMAGES, ROOT, in_a_process, rows, train_words, weights
+from diffusion_walkthrough import faces, training, unet
+from diffusion_walkthrough.checkpoints import load_model, save_model
 from diffusion_walkthrough.command_line import main
 from diffusion_walkthrough.data import load_images, to_uint8
 from diffusion_walkthrough.engine.callbacks import SampleHistory
@@ -27,55 +25,7 @@ from diffusion_walkthrough.parameters import DiffusionParameters, load_parameter
 from diffusion_walkthrough.planner.plan import plan
 from diffusion_walkthrough.training import DiffusionModel
 
-ROOT = Path(__file__).resolve().parent.parent
-IMAGES = load_images("digits")[0][:64]
-SAMPLE = ["sample", "--model", "digits", "--out", "x.png"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def pocket():
-    """Pocket networks, which are quickly traced, wherever a UNet would be built."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "build_unet", pocket_for_tiny)
-        yield
-
-
-def pocket_for_tiny(parameters, *others):
-    return pocket_network() if parameters == TINY.unet else unet.build_unet(parameters, *others)
-
-
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory):
-    """A folder with the parameters of a tiny model and a few images."""
-    folder = tmp_path_factory.mktemp("workshop")
-    training = dataclasses.replace(TINY.training, ema_momentum=0.9)
-    parameters = dataclasses.replace(TINY, training=training, pixel_levels=17)
-    save_parameters(parameters, folder / "tiny.json")
-    np.savez(folder / "some.npz", x_train=IMAGES, x_test=load_images("digits", split="test")[0])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(workshop):
-    """A finished run of two epochs."""
-    assert main(train_words(workshop, workshop / "run", epochs=2)) == 0
-    return workshop / "run"
-
-
-def train_words(workshop, folder, epochs, *more):
-    words = ["train", "--parameters", workshop / "tiny.json", "--data", workshop / "some.npz"]
-    words += ["--folder", folder, "--epochs", epochs, "--pictures-every", 2]
-    words += ["--batch-size", 16, *more]
-    return [str(word) for word in words]
-
-
-def rows(folder):
-    with (folder / "history.csv").open() as file:
-        return list(csv.reader(file))
-
-
-def weights(folder):
-    return load_model(folder / "model").network.get_weights()
+# Training ----------------------------------------------------------------------------------------
 
 
 def test_training_by_line_is_training_by_hand(run, workshop):
@@ -93,7 +43,7 @@ def test_training_by_line_is_training_by_hand(run, workshop):
 def test_a_unet_is_trained_in_the_same_way(workshop, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "build_unet", unet.build_unet)
     assert main(train_words(workshop, tmp_path / "run", 1, "--quiet")) == 0
-    assert capsys.readouterr().out.startswith("1 epochs, loss ")
+    assert "\n1 epoch, loss " in capsys.readouterr().out
     assert len(weights(tmp_path / "run")) > 30
 
 
@@ -106,7 +56,38 @@ def test_a_run_leaves_history_pictures_and_checkpoints(run):
     assert pictures == ["epoch-000000.png", "epoch-000002.png"]
     with Image.open(run / "pictures" / pictures[1]) as picture:
         assert picture.size == (4 * 50 + 2, 4 * 50 + 2)  # 16 digits, each pixel 6 wide
-    assert len(list((run / "checkpoints").glob("*.npz"))) == 2
+    assert len(list((run / "resume").glob("*.npz"))) == 2
+
+
+def test_jupyterlab_can_open_each_folder_of_a_run(run):
+    """In its addresses, /checkpoints after a folder asks for something else."""
+    folders = {path.name for path in run.rglob("*") if path.is_dir()}
+    assert folders == {"model", "pictures", "resume"}
+
+
+def test_a_run_that_version_0_1_began_goes_on_in_its_own_folder(run, workshop, tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    os.symlink(run / "resume", folder / "checkpoints")
+    assert main(train_words(workshop, folder, 2, "--quiet")) == 0
+    assert "This run had ended already." in capsys.readouterr().out
+    assert not (folder / "resume").exists()
+
+
+def test_a_line_says_what_begins_what_has_ended_and_how_to_go_on(workshop, tmp_path, capsys):
+    folder = tmp_path / "a run"
+    for epochs, told in [
+        (1, "The run has ended.\n1 epoch, loss "),
+        (1, "This run had ended already.\n1 epoch, loss "),
+        (2, "The run has ended.\n2 epochs, loss "),
+    ]:
+        assert main(train_words(workshop, folder, epochs, "--quiet")) == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"64 images of {workshop / 'some.npz'}, 8x8, grey. {epochs} epo")
+        assert told in printed
+        assert f"sample --model '{folder}' --out '{folder}/drawn.png'" in printed
+        assert f"the same line with --epochs and more than {epochs}." in printed
+        assert (" 1 of them are done." in printed) == (epochs == 2)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is not known there")
@@ -116,61 +97,56 @@ def test_killed_the_same_line_goes_on(run, workshop, tmp_path, capsys):
     code = (
         f"import os, signal, sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\n"
         "from pocket import pocket_network\n"
-        "from diffusion_walkthrough import command_line, training\n"
+        "from diffusion_walkthrough import training\n"
+        "from diffusion_walkthrough.command_line import main, watching\n"
         "training.build_unet = lambda *_: pocket_network()\n"
-        "write = command_line.write_whole\n"
+        "write = watching.write_whole\n"
         "def write_and_die(path, content):\n    write(path, content)\n"
         "    if path.name == 'history.csv':\n        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "command_line.write_whole = write_and_die\n"
-        f"command_line.main({train_words(workshop, folder, 2)!r})"
+        "watching.write_whole = write_and_die\n"
+        f"main({train_words(workshop, folder, 2)!r})"
     )
     killed = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False
     )
     assert killed.returncode == -signal.SIGKILL
-    assert not (folder / "model").exists()
+    assert main(["sample", "--model", str(folder), "--out", str(tmp_path / "a.png")]) == 2
+    assert "has saved no model yet" in capsys.readouterr().err
     for words in (["--quiet"], []):  # goes on; and then has ended already
         assert main(train_words(workshop, folder, 2, *words)) == 0
         printed = capsys.readouterr().out
         assert printed.count("2 epochs, loss ") == 1
-        assert ("had ended already. For a longer one, add --epochs with" in printed) == (not words)
+        assert ("had ended already" in printed) == (not words)
         assert rows(folder) == rows(run)
         for a, b in zip(weights(folder), weights(run), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
-def test_another_seed_or_number_of_steps_is_another_run(run, workshop, capsys):
-    for words, message in [
-        (["--seed", "5"], "seed was 0 there and is 5 here"),
-        (["--steps-per-epoch", "3"], "steps per epoch was 4 there and is 3 here"),
-    ]:
-        assert main(train_words(workshop, run, 2, *words)) == 2
-        assert message in capsys.readouterr().err
+def test_other_images_are_another_run(run, workshop, tmp_path, capsys):
+    """As many, and of the same size: ``ResumeTraining`` looks closer than the line does."""
+    np.savez(tmp_path / "others.npz", images=to_uint8(IMAGES[::-1]))
+    words = ["--data", str(tmp_path / "others.npz"), "--quiet"]
+    assert main(train_words(workshop, run, 2, *words)) == 2
+    assert "checksum of some of the images" in capsys.readouterr().err
 
 
 def test_epochs_of_some_steps_are_saved_one_by_one(workshop, tmp_path):
     folder = tmp_path / "run"
     assert main(train_words(workshop, folder, 3, "--steps-per-epoch", "1", "--quiet")) == 0
     assert [row[0] for row in rows(folder)] == ["epoch", "1", "2", "3"]
-    names = sorted(path.name for path in (folder / "checkpoints").glob("*.npz"))
+    names = sorted(path.name for path in (folder / "resume").glob("*.npz"))
     assert names == ["checkpoint-000002.npz", "checkpoint-000003.npz"]
 
 
-def test_an_ended_run_whose_learning_rate_falls_says_what_a_longer_one_needs(
-    workshop, tmp_path, capsys
-):
-    parameters = load_parameters(workshop / "tiny.json")
-    decaying = dataclasses.replace(parameters.training, decay_steps=4)
-    file = tmp_path / "decaying.json"
-    save_parameters(dataclasses.replace(parameters, training=decaying), file)
-    words = train_words(workshop, tmp_path / "run", 1, "--quiet")
-    words[words.index("--parameters") + 1] = str(file)
-    for _ in range(2):
-        assert main(words) == 0
-    assert "had ended already. Its learning rate falls to 0" in capsys.readouterr().out
+def test_a_run_whose_learning_rate_falls_says_what_a_longer_one_needs(workshop, tmp_path, capsys):
+    words = train_words(workshop, tmp_path / "run", 1, "--quiet", "--set", "decay_steps=8")
+    assert main(words) == 0
+    assert "with --epochs and up to 2, when" in capsys.readouterr().out
     words[words.index("--epochs") + 1] = "2"
-    assert main(words) == 2
-    assert "the run is over: its 4 steps" in capsys.readouterr().err
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "rate is 0. For a longer run: the same line with --set decay_steps=16" in printed
+    assert rows(tmp_path / "run")[-1][2] == "0.0"
 
 
 def test_what_cannot_be_saved_on_the_way_ends_no_training(workshop, tmp_path, monkeypatch):
@@ -198,16 +174,6 @@ def test_what_cannot_be_saved_on_the_way_ends_no_training(workshop, tmp_path, mo
     assert "stranger.txt" in told[1]
     assert (folder / "pictures" / "epoch-000002.png").is_file()
     assert (folder / "model" / "parameters.json").is_file()
-
-
-def test_names_that_a_terminal_cannot_show_end_no_run(workshop, tmp_path):
-    words = ["plan", "--parameters", str(tmp_path / "Zürich.json")]
-    save_parameters(TINY, words[-1])
-    command = [sys.executable, "-m", "diffusion_walkthrough", *words, "--device", "Zürich"]
-    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, env=ascii_only)
-    assert done.returncode == 2
-    assert b"Z\\xfcrich" in done.stderr
 
 
 def test_control_c_says_how_to_go_on(workshop, tmp_path, monkeypatch, capsys):
@@ -244,6 +210,17 @@ def test_images_come_in_batches_that_do_not_repeat(run, tmp_path, monkeypatch):
     assert [path.name for path in out.parent.iterdir()] == ["drawn.npz"]
 
 
+def test_a_model_is_named_by_its_folder_its_run_or_its_file(run, tmp_path):
+    save_model(load_model(run / "model"), tmp_path / "model.keras")
+    drawn = []
+    for i, place in enumerate((run / "model", run, tmp_path / "model.keras")):
+        out = tmp_path / f"{i}.npz"
+        assert main(["sample", "--model", str(place), "-n", "2", "--out", str(out)]) == 0
+        drawn.append(to_uint8(load_images(out)[0]))
+    np.testing.assert_array_equal(drawn[1], drawn[0])
+    np.testing.assert_array_equal(drawn[2], drawn[0])
+
+
 @pytest.mark.parametrize("command", ["sample", "evaluate"])
 def test_the_way_back_is_chosen_by_name(run, workshop, tmp_path, monkeypatch, command):
     asked = []
@@ -253,23 +230,18 @@ def test_the_way_back_is_chosen_by_name(run, workshop, tmp_path, monkeypatch, co
         return np.zeros((n, 8, 8, 1), "float32")
 
     monkeypatch.setattr(DiffusionModel, "sample", watch)
-    words = [command, "--model", str(run / "model"), "--quiet", "-n", "4"]
+    words = [command, "--model", str(run / "model"), "--quiet", "-n", "6"]
     words += ["--out", str(tmp_path / "a.npz")] if command == "sample" else []
     words += ["--data", str(workshop / "some.npz")] if command == "evaluate" else []
-    few = ["--sampler", "dpm++2m", "--steps", "10", "--spacing", "log_snr", "--sigma-max", "80"]
+    few = ["--sampler", "dpm++2m", "--steps", "12", "--spacing", "log_snr", "--sigma-max", "80"]
     ways = [], ["--sampler", "ddim", "--steps", "5", "--eta", "0.5"], few
     for way in ways:
         main([*words, *way, *(["--overwrite"] if command == "sample" else [])])
     assert asked == [
         {"step": "ddpm"},
         {"step": "ddim", "steps": 5, "eta": 0.5},
-        {"step": "dpm++2m", "steps": 10, "spacing": "log_snr", "sigma_max": 80.0},
+        {"step": "dpm++2m", "steps": 12, "spacing": "log_snr", "sigma_max": 80.0},
     ]
-
-
-def test_the_names_in_the_help_are_those_there_are():
-    assert tuple(faster_sampling.SAMPLERS) == command_line.SAMPLERS
-    assert faster_sampling.SPACING_NAMES == command_line.SPACINGS
 
 
 def test_few_steps_by_line_are_those_of_a_notebook(run, tmp_path):
@@ -308,7 +280,7 @@ def test_an_interrupted_drawing_leaves_nothing(run, tmp_path, monkeypatch):
 
 
 def test_evaluation_is_that_of_the_chapters(run, workshop, capsys):
-    words = ["evaluate", "--model", str(run / "model"), "--data", str(workshop / "some.npz")]
+    words = ["evaluate", "--model", str(run), "--data", str(workshop / "some.npz")]
     assert main([*words, "-n", "20", "--bits-per-dim", "--quiet"]) == 0
     printed = capsys.readouterr().out
     held_out = load_images("digits", split="test")[0][:20]
@@ -340,91 +312,81 @@ def test_a_plan_is_that_of_the_planner(workshop, capsys):
     assert capsys.readouterr().out.strip() == expected.strip()
 
 
-# Words -------------------------------------------------------------------------------------------
+# Parameters --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["train", "--parameters", "nowhere.json", "--folder", "x"], "There is no file nowhere"),
-        (["train", "--parameters", "digit", "--folder", "x"], "Did you mean 'digits'?"),
-        (["plan", "--parameters", "zzz"], "none of digits, mnist, cifar10, celeba_hq_256"),
-        (["train", "--parameters", "digits", "--folder", "~no_such_person/x"], "home directory"),
-        (["train", "--parameters", "celeba_hq_256", "--folder", "x"], "--data with a folder"),
-        (["train", "--parameters", "digits", "--folder", "x", "--data", "digit"], "Did you mean"),
-        (["sample", "--model", "digit", "--out", "x.png"], "Did you mean 'digits'"),
-        (["sample", "--model", "digits", "--out", "x.jpg"], "must end in .png"),
-        ([*SAMPLE, "--sampler", "dimm"], "Did you mean 'ddim'"),
-        ([*SAMPLE, "--spacing", "kerras"], "Did you mean 'karras'"),
-        ([*SAMPLE, "--sampler", "heun", "--eta", "1"], "heun_step has no option 'eta'"),
-        ([*SAMPLE, "--sampler", "ddim", "--eta", "2"], "eta=2.0: eta must be a finite number from"),
-        ([*SAMPLE, "--sigma-max", "5000"], "sigma_max=5000.0: sigma_max must be"),
-        ([*SAMPLE, "--steps", "101"], "steps = 101 must be a whole number in 1 … 100"),
-        (["evaluate", "--model", "digits", "--data", "nowhere.npz"], "There is no file or folder"),
-    ],
-)
-def test_an_error_is_one_line(words, message, capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def test_a_first_file_of_parameters_can_be_trained_with(tmp_path, capsys):
+    out = tmp_path / "new" / "my.json"
+    words = ["params", "--set", "decay_steps=2160", "--set", "unet.width_multipliers=1,2"]
+    assert main([*words, "--batch-size", "64", "--out", str(out)]) == 0
+    assert f"train --parameters {out} --folder run" in capsys.readouterr().out
+    found, digits = load_parameters(out), DiffusionParameters.digits()
+    changes = {"decay_steps": 2160, "batch_size": 64}
+    assert found.training == dataclasses.replace(digits.training, **changes)
+    assert found.unet == dataclasses.replace(digits.unet, width_multipliers=(1, 2))
+
+
+def test_parameters_are_fitted_to_ones_own_pictures(tmp_path, capsys):
+    for i in range(3):
+        Image.fromarray(to_uint8(faces.draw(3)[0][i])).save(tmp_path / f"{i}.png")
+    words = ["params", "--data", str(tmp_path), "--image-size", "32", "--json"]
+    assert main(words) == 0
+    shown = json.loads(capsys.readouterr().out)["parameters"]
+    expected = DiffusionParameters.for_data("mine", (32, 32, 3))
+    assert DiffusionParameters.from_dict(shown) == expected
+
+
+def test_parameters_may_be_those_of_a_run(run, capsys):
+    assert main(["params", "--parameters", str(run)]) == 0
+    assert capsys.readouterr().out == f"{load_parameters(run / 'model' / 'parameters.json')}\n"
+
+
+def test_parameters_that_are_there_stay_as_they_are(tmp_path, capsys):
+    save_parameters(DiffusionParameters.faces(), tmp_path / "a.json")
+    words = ["params", "--parameters", "digits", "--out", str(tmp_path / "a.json")]
     assert main(words) == 2
-    printed = capsys.readouterr().err
-    assert printed.startswith("error: ")
-    assert message in printed
-    assert printed.count("\n") == 1
-    with pytest.raises((ValueError, TypeError, OSError, RuntimeError)):
-        main([*words, "--traceback"])
+    assert "Add --overwrite" in capsys.readouterr().err
+    assert load_parameters(tmp_path / "a.json") == DiffusionParameters.faces()
+    assert main([*words, "--overwrite"]) == 0
+    assert load_parameters(tmp_path / "a.json") == DiffusionParameters.digits()
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["train", "--batch-size", "0"], "--batch-size: 0 must be a whole number of at least 1"),
-        (["train", "--epochs", "0"], "--epochs: 0 must be"),
-        (["train", "--steps-per-epoch", "2.5"], "--steps-per-epoch: 2.5 must be"),
-        (["train", "--pictures-every", "0"], "--pictures-every: 0 must be"),
-        (["evaluate", "-n", "-39"], "-n/--n: -39 must be"),
-        ([*SAMPLE, "-n", "0"], "-n/--n: 0 must be"),
-        ([*SAMPLE, "--steps", "0"], "--steps: 0 must be a whole number of at least 1"),
-        (["plan", "--images", "many"], "--images: many must be"),
-    ],
-)
-def test_numbers_of_things_are_at_least_1(words, message, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    assert end.value.code == 2
-    assert message in capsys.readouterr().err
+# For programs ------------------------------------------------------------------------------------
 
 
-def test_words_that_are_not_known_end_with_the_same_code(capsys):
-    for words in ([], ["traim"], ["train"], ["plan", "--parameters", "digits", "--precision", "8"]):
-        with pytest.raises(SystemExit) as end:
-            main(words)
-        assert end.value.code == 2
-    assert "error: " in capsys.readouterr().err
+def test_each_command_answers_programs_in_json(run, workshop, tmp_path, capsys):
+    data = ["--data", str(workshop / "some.npz")]
+    drawing = ["--model", str(run), "-n", "6"]
+    answers = {}
+    for words in (
+        train_words(workshop, tmp_path / "run", 1),
+        ["sample", *drawing, "--out", str(tmp_path / "a.png")],
+        ["evaluate", *drawing, *data],
+        ["plan", "--parameters", "digits", "--device", "T4"],
+        ["params", "--parameters", "digits"],
+    ):
+        assert main([*words, "--json"]) == 0
+        printed = capsys.readouterr()
+        assert printed.out.count("\n") == 1
+        assert printed.err  # what is for people
+        answers[words[0]] = json.loads(printed.out)
+    assert all(answer["command"] == name for name, answer in answers.items())
+    trained = answers["train"]
+    assert (trained["epochs"], trained["images"], trained["ended_already"]) == (1, 64, False)
+    assert trained["loss"] == pytest.approx(float(rows(tmp_path / "run")[1][1]))
+    assert answers["sample"]["images"] == answers["evaluate"]["images"] == 6
+    assert 0 <= answers["evaluate"]["held_out"]["precision"] <= 1
+    planned = answers["plan"]
+    assert planned["fits"] is True
+    parts = [value for name, value in planned["memory"].items() if name != "total"]
+    assert planned["memory"]["total"] == pytest.approx(sum(parts))
+    assert DiffusionParameters.from_dict(answers["params"]["parameters"]).unet.image_size == 8
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "plan"])
-def test_help_names_every_option_and_an_example(command, capsys):
-    with pytest.raises(SystemExit) as end:
-        main([command, "--help"])
-    assert end.value.code == 0
-    printed = capsys.readouterr().out
-    assert f"python -m diffusion_walkthrough {command} --" in printed
-    actions = command_line._parser()._subparsers._group_actions[0].choices[command]._actions
-    assert all(action.help for action in actions)
-
-
-def test_help_needs_no_keras():
-    code = (
-        "import sys; from diffusion_walkthrough.command_line import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    print('keras' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.endswith("False\n")
-
-
-def test_the_package_can_be_run():
-    words = [sys.executable, "-m", "diffusion_walkthrough", "sample", "--help"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "Draw images" in done.stdout
+def test_names_that_a_terminal_cannot_show_end_no_run(workshop, tmp_path):
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    out = tmp_path / "Zürich.json"
+    done = in_a_process("params", "--parameters", "digits", "--out", out, env=ascii_only)
+    assert done.returncode == 0
+    assert b"Z\\xfcrich" in done.stdout
+    assert load_parameters(out) == DiffusionParameters.digits()

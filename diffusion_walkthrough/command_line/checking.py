@@ -1,0 +1,366 @@
+"""What a line of words names: looked up and checked before anything is begun.
+
+Files, folders, models and the way back are looked at here without TensorFlow, whose import takes
+seconds. What is wrong is said in the language of the command line, with the option to change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffusion_walkthrough.checks import did_you_mean
+from diffusion_walkthrough.classroom.lesson import start
+from diffusion_walkthrough.command_line.places import (
+    begun,
+    check_same,
+    leaves,
+    model_place,
+    parameters_of_model,
+    path_of,
+    run_folder,
+)
+from diffusion_walkthrough.command_line.words import DATA_SETS, PRESETS, PROGRAM
+from diffusion_walkthrough.data import FOLDER_SIDE, load_images
+from diffusion_walkthrough.files import UNREADABLE_NPZ
+from diffusion_walkthrough.noise_schedule import NoiseSchedule
+from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters
+
+#: The training images of the data sets that are known by name: number, height, width, channels.
+SIZES = {
+    "digits": (1500, 8, 8, 1),
+    "faces": (10_000, 16, 16, 3),
+    "mnist": (60_000, 28, 28, 1),
+    "cifar10": (50_000, 32, 32, 3),
+    "fashion_mnist": (60_000, 28, 28, 1),
+}
+
+#: Those that Keras downloads.
+THROUGH_KERAS = ("mnist", "fashion_mnist", "cifar10")
+
+#: Precision and coverage need more images than the neighbours that they look at.
+FEWEST_COMPARED = 6
+
+#: A picture of more pixels than these is hard to open.
+MOST_PIXELS = 2**26
+
+
+class Run(NamedTuple):
+    """A run of training as the line asks for it, ready to begin or to go on.
+
+    Attributes:
+        folder: where all of it is written.
+        parameters: what defines the model, with the changes of the line.
+        data: the name of the data set, or the path of the images.
+        images: to train on.
+        steps: how many an epoch has.
+        epochs: how many there will be in all.
+        done: how many there are already.
+    """
+
+    folder: Path
+    parameters: DiffusionParameters
+    data: str
+    images: np.ndarray
+    steps: int
+    epochs: int
+    done: int
+
+
+class Comparison(NamedTuple):
+    """A trained model and what it is measured with.
+
+    Attributes:
+        place: where the model is.
+        data: the name of the data set, or the path of the images, that it was trained on.
+        training: those images.
+        held_out: others.
+        way: the options of ``model.sample``.
+    """
+
+    place: Path
+    data: str
+    training: np.ndarray
+    held_out: np.ndarray
+    way: dict[str, Any]
+
+
+def run(options: argparse.Namespace) -> Run:
+    """Check a line that trains; raises ValueError, TypeError or OSError for what cannot be."""
+    parameters = parameters_of(options)
+    data = data_of(options.data, parameters)
+    folder = run_folder(options.folder)
+    before = begun(folder)
+    if before is not None:
+        check_same(folder, leaves(before.parameters), leaves(parameters))
+        check_same(folder, before.others, {"seed": options.seed})
+    loaded = None if data in SIZES else images_of(data, parameters, "train")
+    size = SIZES[data] if loaded is None else loaded.shape
+    training = parameters.training
+    in_part = training.batch_size // training.gradient_accumulation_steps
+    steps = options.steps_per_epoch or math.ceil(size[0] / in_part)
+    if before is not None:
+        now = {"number and shape of the images": [*size], "steps per epoch": steps}
+        check_same(folder, before.others, now)
+    epochs = _epochs(options.epochs, parameters, steps)
+    images = images_of(data, parameters, "train") if loaded is None else loaded
+    return Run(folder, parameters, data, images, steps, epochs, before.epochs if before else 0)
+
+
+def comparison(options: argparse.Namespace) -> Comparison:
+    """Check a line that measures; raises ValueError, TypeError or OSError for what cannot be."""
+    place = model_place(options.model)
+    parameters = parameters_of_model(place)
+    way = way_back(options, parameters)
+    _check_enough(options.n, "Ask for more: -n")
+    data = data_of(options.data, parameters)
+    others, split = held_out_of(options, data)
+    training = images_of(data, parameters, "train")
+    held_out = images_of(others, parameters, split)[: options.n]
+    _check_enough(min(len(held_out), len(training)), "Add images to --data or --held-out")
+    return Comparison(place, data, training, held_out, way)
+
+
+# Parameters -----------------------------------------------------------------------------------
+
+
+def parameters_of(options: argparse.Namespace) -> DiffusionParameters:
+    """A preset, a file, or those of a run, with what the line changes of them."""
+    given = options.parameters
+    path = path_of("--parameters", given)
+    if given in PRESETS:
+        parameters = getattr(DiffusionParameters, given)()
+    elif path.is_dir():
+        parameters = parameters_of_model(model_place(given, "--parameters"))
+    elif path.suffix and path.exists():
+        parameters = load_parameters(path)
+    else:
+        guess = did_you_mean(path.stem, PRESETS)
+        raise ValueError(
+            f"--parameters {given} is none of {', '.join(PRESETS)}, nor a file (.json or .pkl) "
+            f"that is there. {guess or f'`{PROGRAM} params --out my.json` writes a first one.'}"
+        )
+    return _as_the_line_has_it(parameters, options)
+
+
+def changed(parameters: DiffusionParameters, changes: list[tuple[str, Any]]) -> DiffusionParameters:
+    """The parameters with others in the place of some, which are named with or without their part.
+
+    Raises ValueError for an unknown name, with the nearest known one, and as the parameters do.
+    """
+    values = parameters.to_dict()
+    places = {name: values for name in values if not isinstance(values[name], dict)}
+    for part in values.values():
+        places |= dict.fromkeys(part, part) if isinstance(part, dict) else {}
+    for name, value in changes:
+        part, _, bare = name.rpartition(".")
+        if bare not in places or (part and values.get(part) is not places[bare]):
+            guess = did_you_mean(bare, places, f"They are {', '.join(places)}.")
+            raise ValueError(f"--set {name}={value}: there is no parameter {name!r}. {guess}")
+        places[bare][bare] = list(value) if isinstance(value, tuple) else value
+    return DiffusionParameters.from_dict(values)
+
+
+def first_parameters(options: argparse.Namespace) -> DiffusionParameters:
+    """The parameters to begin with: those named, or those that fit the data."""
+    if options.data is None:
+        if options.image_size is not None:
+            raise ValueError("--image-size is the size of the images of --data. Name them, too.")
+        options.parameters = options.parameters or "digits"
+        return parameters_of(options)
+    if options.parameters is not None:
+        raise ValueError(
+            "--parameters and --data both say what to begin with. Leave one of them out: what fits "
+            "the data can be changed with --set."
+        )
+    parameters = DiffusionParameters.for_data(options.data, _shape_of(options))
+    return _as_the_line_has_it(parameters, options)
+
+
+def _as_the_line_has_it(
+    parameters: DiffusionParameters, options: argparse.Namespace
+) -> DiffusionParameters:
+    wanted = {"batch_size": options.batch_size, "precision": options.precision}
+    given = [(name, value) for name, value in wanted.items() if value is not None]
+    return changed(parameters, [*options.set, *given])
+
+
+def _shape_of(options: argparse.Namespace) -> tuple[int, ...]:
+    """Height, width and channels of the images of --data, as a network can take them."""
+    data, size = options.data, options.image_size
+    check_data("--data", data)
+    if data in SIZES and size is None:
+        return SIZES[data][1:]
+    if size is None and path_of("--data", data).is_dir():
+        size = FOLDER_SIDE
+    shape = load_images(data, image_size=size)[0].shape[1:]
+    if shape[0] != shape[1] or shape[0] % 2:
+        raise ValueError(
+            f"the images of {data} would be {shape[0]} pixels high and {shape[1]} wide, and a "
+            "network takes squares of an even side. Resize them: --image-size 32."
+        )
+    return shape
+
+
+# Data -----------------------------------------------------------------------------------------
+
+
+def data_of(given: str | None, parameters: DiffusionParameters) -> str:
+    """Where the images are: where the line says, or in the data set that fits the network."""
+    shape = parameters.unet.image_shape
+    if given is None:
+        fitting = [name for name, size in SIZES.items() if size[1:] == shape]
+        if not fitting:
+            raise ValueError(
+                f"no data set of images of shape {shape} is known by name. Say where they are: "
+                "--data with a folder or an .npz file."
+            )
+        return fitting[0]
+    check_data("--data", given)
+    if given in SIZES:
+        _check_shape(given, SIZES[given][1:], shape)
+    return given
+
+
+def held_out_of(options: argparse.Namespace, data: str) -> tuple[str, str]:
+    """Where the held-out images are: a name or path, and the split."""
+    if options.held_out is None:
+        if not _has_split(data, "test"):
+            raise ValueError(
+                f"--data {data} has no held-out images of its own, only some to train on. Name a "
+                "folder or an .npz file of others: --held-out FOLDER."
+            )
+        return data, "test"
+    check_data("--held-out", options.held_out)
+    split = "test" if _has_split(options.held_out, "test") else "train"
+    both = [path_of("--data", name).resolve() for name in (options.held_out, data)]
+    if split == "train" and both[0] == both[1]:
+        raise ValueError(
+            f"--held-out {options.held_out} is what --data names: a model that copies it would "
+            "look perfect. Name images that the model has not seen."
+        )
+    return options.held_out, split
+
+
+def check_data(word: str, given: str) -> None:
+    """Raise ValueError unless there is something of that name, and it can hold images."""
+    path = path_of(word, given)
+    if given in DATA_SETS or path.is_dir() or (path.is_file() and path.suffix.lower() == ".npz"):
+        return
+    fault = "is neither a folder of pictures nor an .npz file"
+    if not path.exists():
+        fault = f"is neither a data set ({', '.join(DATA_SETS)}), nor a file or folder that is here"
+    guess = did_you_mean(given, DATA_SETS, f"Check the path; the current folder is {Path.cwd()}.")
+    raise ValueError(f"{word} {given} {fault}. {guess}")
+
+
+def images_of(data: str, parameters: DiffusionParameters, split: str) -> np.ndarray:
+    """The images of one split, in the size of the network."""
+    shape = parameters.unet.image_shape
+    size = None if data in DATA_SETS else parameters.unet.image_size
+    if data in THROUGH_KERAS:
+        start()  # quietly
+    images = load_images(data, image_size=size, split=split)[0]
+    _check_shape(data, images.shape[1:], shape)
+    return images
+
+
+def _check_enough(images: int, remedy: str) -> None:
+    if images < FEWEST_COMPARED:
+        raise ValueError(
+            f"{images} images are too few to compare: each is looked at with its nearest "
+            f"neighbours, so that {FEWEST_COMPARED} is the least. {remedy}."
+        )
+
+
+def _check_shape(data: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    if tuple(found) != tuple(shape):
+        words = f"{PROGRAM} params --data {shlex.quote(data)} --out fitting.json"
+        raise ValueError(
+            f"the images of {data} have shape {tuple(found)} (height, width, channels), and the "
+            f"parameters are for {tuple(shape)}. `{words}` writes some that fit."
+        )
+
+
+def _has_split(data: str, split: str) -> bool:
+    if data in DATA_SETS:
+        return True
+    try:
+        with zipfile.ZipFile(Path(data).expanduser()) as archive:
+            return f"x_{split}.npy" in archive.namelist()
+    except UNREADABLE_NPZ:
+        return False
+
+
+# The way back ---------------------------------------------------------------------------------
+
+
+def way_back(options: argparse.Namespace, parameters: DiffusionParameters) -> dict[str, Any]:
+    """The options of ``model.sample`` that the line asks for.
+
+    Raises ValueError for steps, a σ or an η that this model's schedule, or the sampler, has not.
+    """
+    schedule = NoiseSchedule.from_parameters(parameters.schedule)
+    sigmas = schedule.sqrt_recipm1_alphas_cumprod
+    if options.eta is not None and options.sampler != "ddim":
+        raise ValueError(
+            f"--eta belongs to --sampler ddim; {options.sampler} has no such choice. Leave one out."
+        )
+    sigma, steps, even = options.sigma_max, options.steps, options.spacing == "even"
+    if sigma is not None and not sigmas[0] <= sigma <= sigmas[-1]:
+        raise ValueError(
+            f"--sigma-max {sigma} must be between this model's first and last σ, {sigmas[0]:.3g} "
+            f"and {sigmas[-1]:.4g}."
+        )
+    if sigma is None and not even and not np.isfinite(sigmas[-1]):
+        raise ValueError(
+            f"--spacing {options.spacing} begins at the noise of the last step, which is infinite "
+            "in this model. Begin at less: --sigma-max 80."
+        )
+    most = len(schedule) if sigma is None else int(np.searchsorted(sigmas, sigma, "right"))
+    if even and steps is not None and steps > most:
+        raise ValueError(
+            f"--steps {steps} is more than there are: with --spacing even, at most {most} here. "
+            "Leave it out for all."
+        )
+    asked = {"step": options.sampler, "steps": steps, "sigma_max": sigma, "eta": options.eta}
+    asked["spacing"] = None if even else options.spacing
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def check_picture(n: int, shape: tuple[int, ...], scale: int) -> None:
+    """Raise ValueError if one picture of so many images would be too large to be opened."""
+    most = MOST_PIXELS // ((shape[0] * scale + 2) * (shape[1] * scale + 2))
+    if n > max(most, 1):
+        raise ValueError(
+            f"a picture of {n} images would be too large to be opened. Draw at most {most} into a "
+            ".png, or name an --out that ends in .npz."
+        )
+
+
+# How long a run is ----------------------------------------------------------------------------
+
+
+def planned_epochs(parameters: DiffusionParameters, steps: int) -> int:
+    """How many epochs of so many steps make up ``decay_steps``; 1 where there are none."""
+    total, parts = parameters.training.decay_steps, parameters.training.gradient_accumulation_steps
+    return 1 if total is None else math.ceil(total * parts / steps)
+
+
+def _epochs(asked: int | None, parameters: DiffusionParameters, steps: int) -> int:
+    """How many epochs there will be; ValueError for some at a learning rate of 0."""
+    total, planned = parameters.training.decay_steps, planned_epochs(parameters, steps)
+    if total is not None and asked is not None and asked > planned:
+        needed = math.ceil(asked * steps / parameters.training.gradient_accumulation_steps)
+        raise ValueError(
+            f"--epochs {asked}: the run is over after {planned}, when the learning rate has fallen "
+            f"to 0 (decay_steps={total}), and more would change nothing. Leave --epochs out, or "
+            f"plan a longer run: --set decay_steps={needed}, in a new --folder."
+        )
+    return planned if asked is None else asked

@@ -1,0 +1,211 @@
+"""Where things are: models, the folders of runs, and what is to be written.
+
+Looked up without TensorFlow, and told by the option that names them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shlex
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffusion_walkthrough.checks import did_you_mean
+from diffusion_walkthrough.files import UNREADABLE_NPZ, plain_data
+from diffusion_walkthrough.files.weights import WEIGHTS_FILES
+from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters
+
+#: Where a run keeps what it goes on from. JupyterLab cannot open a folder named "checkpoints", as
+#: version 0.1 named it: in its addresses that word has a meaning of its own.
+RESUME, RESUME_BEFORE = "resume", "checkpoints"
+MODEL, HISTORY, PICTURES = "model", "history.csv", "pictures"
+
+#: The small trained models that ship with the package.
+PRETRAINED = Path(__file__).parent.parent / "pretrained"
+PARAMETERS_FILES = ("parameters.json", "parameters.pkl")
+
+#: The description of a checkpoint, with a history of a million epochs.
+_MOST_BYTES = 2**28
+
+
+class Begun(NamedTuple):
+    """What the newest checkpoint of a run says of it.
+
+    Attributes:
+        parameters: those it was begun with.
+        epochs: how many are done.
+        others: the seed, the steps of an epoch, and number and shape of the images.
+    """
+
+    parameters: DiffusionParameters
+    epochs: int
+    others: dict[str, Any]
+
+
+def path_of(word: str, given: str) -> Path:
+    """A path of the line, with the home directory in the place of ~."""
+    if not given.strip():
+        raise ValueError(f"{word} is empty. Name a file or a folder.")
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{word} {given}: {error} Write the whole path, without the ~.") from error
+
+
+def output(options: argparse.Namespace, suffixes: dict[str, str]) -> Path:
+    """Where ``--out`` is to go; nothing that is there is replaced unless the line says so."""
+    path = path_of("--out", options.out)
+    if path.suffix.lower() not in suffixes:
+        ends = " or ".join(f"{suffix} ({what})" for suffix, what in suffixes.items())
+        raise ValueError(f"--out {options.out} must end in {ends}.")
+    if path.is_dir():
+        raise ValueError(f"--out {options.out} is a folder. Name a file in it.")
+    if path.exists() and not options.overwrite:
+        raise FileExistsError(f"{path} exists and stays as it is. Add --overwrite to replace it.")
+    _check_writable("--out", path.parent)
+    return path
+
+
+def _check_writable(word: str, folder: Path) -> None:
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{word}: {there} is a file, and not a folder. Choose another.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"{word}: nothing can be written in {there}. Choose another place.")
+
+
+# Models -------------------------------------------------------------------------------------------
+
+
+def model_place(given: str, word: str = "--model") -> Path:
+    """Where a model is: at a path, in the folder of the run at a path, or among those that ship."""
+    path = path_of(word, given)
+    shipped = sorted(found.parent.name for found in PRETRAINED.glob("*/parameters.json"))
+    if not path.exists():
+        if given in shipped:
+            return PRETRAINED / given
+        guess = did_you_mean(given, shipped, "Check the path.")
+        raise FileNotFoundError(
+            f"{word} {given} is neither a saved model, nor the folder of a run, nor a model that "
+            f"ships ({', '.join(shipped)}). {guess}"
+        )
+    if path.is_file():
+        if path.suffix != ".keras":
+            raise ValueError(
+                f"{word} {given} is a file, and a saved model is a folder, or a file that ends in "
+                f".keras. Did you mean the folder that it is in, {path.parent}?"
+            )
+        return path
+    for place in (path, path / MODEL):
+        if any((place / name).is_file() for name in PARAMETERS_FILES):
+            return _with_weights(place, word, given)
+    if resume_folder(path).is_dir():
+        raise FileNotFoundError(
+            f"{word} {given}: this run has saved no model yet, which it does when it draws a "
+            "picture, and at its end. Run the line that began it again: it goes on."
+        )
+    raise FileNotFoundError(f"{word} {given} is a folder without a model. Check the path.")
+
+
+def _with_weights(place: Path, word: str, given: str) -> Path:
+    if not any((place / name).is_file() for name in WEIGHTS_FILES):
+        raise FileNotFoundError(
+            f"{word} {given}: {place} holds parameters and no weights, so that it is no whole "
+            f"model. Put {WEIGHTS_FILES[0]} back into it, or train again."
+        )
+    return place
+
+
+def parameters_of_model(place: Path) -> DiffusionParameters:
+    """What a saved model says of itself, read without building it."""
+    if place.is_dir():
+        names = [name for name in PARAMETERS_FILES if (place / name).is_file()]
+        return load_parameters(place / names[0])
+    try:
+        with zipfile.ZipFile(place) as archive, archive.open("config.json") as file:
+            config = plain_data.decode_json(file.read(plain_data.MAX_BYTES + 1))
+        return DiffusionParameters.from_dict(config["config"]["parameters"], version=1)
+    except UNREADABLE_NPZ as error:
+        raise ValueError(
+            f"{place} cannot be read as a model of this package ({error}). Check that it was saved "
+            "with save_model, and save it again."
+        ) from error
+
+
+# Runs ---------------------------------------------------------------------------------------------
+
+
+def resume_folder(folder: Path) -> Path:
+    """Where the checkpoints of a run are, or will be."""
+    before = folder / RESUME_BEFORE
+    return before if before.is_dir() else folder / RESUME
+
+
+def run_folder(given: str) -> Path:
+    """Where all of a run is to be written: a folder, which its model's stands for, too.
+
+    Raises ValueError for any other saved model.
+    """
+    folder = path_of("--folder", given)
+    if folder.name == MODEL and resume_folder(folder.parent).is_dir():
+        folder = folder.parent
+    if any((folder / name).exists() for name in PARAMETERS_FILES):
+        raise ValueError(
+            f"--folder {given} is a saved model, which a run would mix up with its own files. Name "
+            "the folder of the run, or a new one."
+        )
+    _check_writable("--folder", folder)
+    return folder
+
+
+def begun(folder: Path) -> Begun | None:
+    """Look at the newest checkpoint of a run, if there is one that can be read.
+
+    ``ResumeTraining`` looks closely, and says what is wrong with a damaged one.
+    """
+    for path in sorted(resume_folder(folder).glob("checkpoint-*.npz"), reverse=True):
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open("about.json") as file:
+                about = json.loads(file.read(_MOST_BYTES))
+            run = about["run"]
+            before = DiffusionParameters.from_dict(run["parameters"], version=1)
+            names = ("seed", "steps per epoch", "number and shape of the images")
+            return Begun(before, int(about["epoch"]), {name: run[name] for name in names})
+        except UNREADABLE_NPZ:
+            continue
+    return None
+
+
+#: The options that say what a run was begun with; the rest are parameters.
+_OPTIONS = {
+    "seed": "--seed",
+    "batch_size": "--batch-size",
+    "precision": "--precision",
+    "steps per epoch": "--steps-per-epoch",
+    "number and shape of the images": "--data with",
+}
+
+
+def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ValueError for a folder whose run was begun in another way."""
+    for name, value in now.items():
+        was = before[name]
+        if was != value:
+            words = f"--set {shlex.quote(f'{name}={was}')}"
+            words = f"{_OPTIONS[name]} {was}" if name in _OPTIONS else words
+            raise ValueError(
+                f"the run in {folder} was begun with {name} {was}, and this line has {value}. Go "
+                f"on with what it was: {words}; or choose another --folder for a new run."
+            )
+
+
+def leaves(parameters: DiffusionParameters) -> dict[str, Any]:
+    """All parameters by their own names, without the parts that they stand in."""
+    values = dataclasses.asdict(parameters)
+    parts = [part for part in values.values() if isinstance(part, dict)]
+    alone = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    return {**alone, **{name: value for part in parts for name, value in part.items()}}

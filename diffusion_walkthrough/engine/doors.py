@@ -1,0 +1,249 @@
+"""What Keras's methods are given, checked before any work: images, labels, weights and options.
+
+Each check returns what it is given in one normal form, or says what is wrong with it and how to
+mend that; most wrong images can be made into right ones in a line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from diffusion_walkthrough import checks
+from diffusion_walkthrough.data import check_image_range
+from diffusion_walkthrough.engine.optimizer import bare_optimizer
+
+_LARGEST_LABEL = 2**31 - 1
+
+
+# Images, labels and weights ---------------------------------------------------------------------
+
+
+def is_data_set(x: Any) -> bool:
+    """Whether images come in batches, one after the other, and not as one array."""
+    if isinstance(x, (list, tuple, str, bytes, os.PathLike, Mapping, set)):
+        return False
+    is_array = ops.is_tensor(x) or hasattr(x, "__array__")
+    return not is_array and (hasattr(x, "__iter__") or hasattr(x, "__getitem__"))
+
+
+def as_images(images: Any) -> np.ndarray:
+    """Images of any kind of array, tensor or list as float32; ValueError if they are none."""
+    if isinstance(images, (tuple, list)) and len(images) == 2 and len(np.shape(images[1])) < 2:
+        raise ValueError(
+            "the images are a pair, as load_images returns: pass its first part as x, and its "
+            "second as y where the network is told labels."
+        )
+    if images is None or isinstance(images, (str, bytes, os.PathLike, Mapping, set)):
+        remedy = "Pass an array, for example load_images('digits')[0]"
+        if isinstance(images, (str, os.PathLike)):
+            remedy = f"Load them first: load_images({str(images)!r})[0]"
+        rule = "images must be an array (n, height, width, channels), or a data set of batches"
+        raise ValueError(checks.message("x", images, rule, remedy))
+    try:
+        array = images if isinstance(images, np.ndarray) else ops.convert_to_numpy(images)
+        array = np.atleast_1d(np.asarray(array))
+    except Exception as error:  # each backend has its own, for lists of arrays of several sizes
+        raise ValueError(
+            f"images of type {type(images).__name__} cannot be made into one array "
+            f"({str(error)[:120]}). All must be of one size: load_images(…, image_size=…) brings "
+            "them to it."
+        ) from error
+    if array.dtype.name == "bfloat16":
+        array = array.astype("float32")
+    if array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"images are of type {array.dtype}; they must be numbers, float32 in [-1, 1]."
+        )
+    with np.errstate(over="ignore"):  # check_images tells of infinity
+        return array.astype("float32", copy=False)
+
+
+def check_images(images: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless images are ``(n, *shape)`` and lie in [-1, 1]."""
+    if images.shape[1:] != shape:
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(
+            f"images have shape {images.shape}; this model needs (n, {wanted}). "
+            f"{_remedy_for(images.shape, shape)}"
+        )
+    check_image_range(images)
+
+
+def _remedy_for(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """How images of a wrong shape become right ones."""
+    height, width, channels = wanted
+    if found == wanted:
+        return "It is a single image: pass images[None]; make a data set of them with .batch(32)."
+    if found == (height, width) and channels == 1:
+        return "It is a single image: pass images[None, ..., None]."
+    if len(found) == 3 and found[1:] == (height, width):
+        if channels == 1:
+            return "The axis of the channels is missing: pass images[..., None]."
+        return f"Colours are missing: pass np.repeat(images[..., None], {channels}, axis=-1)."
+    if len(found) == 2 and found[1] == height * width * channels:
+        return f"They are rows of pixels: pass images.reshape(-1, {height}, {width}, {channels})."
+    if len(found) == 4 and found[1:] == (channels, height, width):
+        return "The channels come first: pass np.moveaxis(images, 1, -1)."
+    if len(found) == 4 and found[1:3] == (height, width):
+        return _remedy_for_channels(found[3], channels)
+    if len(found) == 4 and found[3] == channels and found[1] == found[2]:
+        return (
+            f"load_images(…, image_size={height}) resizes, or build a model with "
+            f"UNetParameters(image_size={found[1]}, …)."
+        )
+    return (
+        f"load_images(…, image_size={height}) cuts and resizes, or build a model with other "
+        "UNetParameters."
+    )
+
+
+def _remedy_for_channels(found: int, wanted: int) -> str:
+    other = f"or build a model with UNetParameters(channels={found}, …)."
+    if found == 4 and wanted == 3:
+        return f"The fourth channel says what is transparent: pass images[..., :3], {other}"
+    if found == 3 and wanted == 1:
+        return f"They are coloured: images.mean(axis=-1, keepdims=True) makes them grey, {other}"
+    if found == 1 and wanted == 3:
+        return f"They are grey: pass np.repeat(images, 3, axis=-1), {other}"
+    return f"The model has {wanted} channel(s): leave out the others, {other}"
+
+
+def as_labels(labels: Any, images: np.ndarray) -> np.ndarray | None:
+    """Labels as int32 ``(n, …)``; ValueError unless there is a whole number for each image."""
+    if labels is None:
+        return None
+    labels = _one_each("labels", labels, images)
+    whole = labels.astype("float64")
+    if not ((np.abs(whole) <= _LARGEST_LABEL) & (whole == np.round(whole))).all():
+        raise ValueError(
+            "labels must be whole numbers that int32 can hold, below 2147483648. Number the "
+            "classes 0, 1, 2 and so on, for example with np.unique(labels, return_inverse=True)[1]."
+        )
+    return labels.astype("int32")
+
+
+def as_weights(weights: Any, images: np.ndarray) -> np.ndarray | None:
+    """Weights as float32 ``(n,)``; ValueError unless there is a finite one for each image."""
+    if weights is None:
+        return None
+    weights = _one_each("weights", weights, images)
+    if weights.size != len(images):
+        raise ValueError(
+            f"weights have shape {weights.shape}, but must be ({len(images)},): sample_weight says "
+            "how much an image counts as a whole."
+        )
+    with np.errstate(over="ignore"):
+        weights = weights.astype("float32").reshape(-1)
+    if not np.isfinite(weights).all():
+        raise ValueError("a sample_weight is NaN or infinite. Give each image a finite number.")
+    return weights
+
+
+def _one_each(name: str, values: Any, images: np.ndarray) -> np.ndarray:
+    values = np.asarray(ops.convert_to_numpy(values))
+    if values.shape[:1] != images.shape[:1] or values.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{name} have shape {values.shape} and are of type {values.dtype}, but there must be "
+            f"one number for each of the {len(images)} images."
+        )
+    return values
+
+
+def by_class(sample_weight: Any, class_weight: Any, labels: Any) -> Any:
+    """How much each image counts: by itself, and by its class."""
+    if class_weight is None:
+        return sample_weight
+    if not isinstance(class_weight, Mapping):
+        rule = "class_weight must be a dictionary from labels to numbers"
+        raise ValueError(checks.message("class_weight", class_weight, rule, "Write {0: 1.0}"))
+    if labels is None:
+        raise ValueError(
+            "class_weight needs to know each image's class: pass the labels as y, or say with "
+            "sample_weight how much each image counts."
+        )
+    labels = np.asarray(ops.convert_to_numpy(labels))
+    if labels.ndim != 1 or labels.dtype.kind not in "fiu":
+        raise ValueError(
+            f"class_weight needs one whole number for each image as y, and labels have shape "
+            f"{labels.shape} and are of type {labels.dtype}. Pass labels.argmax(axis=-1) of those "
+            "that are 0 and 1."
+        )
+    weights = np.array([class_weight.get(int(label), 1.0) for label in labels])
+    if sample_weight is None:
+        return weights
+    own = np.asarray(ops.convert_to_numpy(sample_weight)).reshape(-1)
+    return weights * (own if own.size == weights.size else _one_each("weights", own, weights))
+
+
+def check_alone(kind: str, **options: Any) -> None:
+    """Refuse what a data set brings itself, and what would not be looked at beside it."""
+    remedies = {
+        "y": "let it yield tuples (images, labels)",
+        "sample_weight": "let it yield tuples (images, labels, sample_weight)",
+        "class_weight": "let it yield tuples (images, labels, sample_weight)",
+        "batch_size": "it makes its own batches: leave it out, or batch the data set so",
+        "validation_split": "pass validation_data, for example of data.take(10) and data.skip(10)",
+    }
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{name} cannot be passed beside a {kind}: {remedies[name]}.")
+
+
+# Options ----------------------------------------------------------------------------------------
+
+#: By the names of whole numbers that ``fit`` takes, the smallest that each may be.
+_LEAST = {
+    "epochs": 0,
+    "initial_epoch": 0,
+    "steps_per_epoch": 1,
+    "validation_steps": 1,
+    "validation_batch_size": 1,
+    "batch_size": 1,
+    "steps": 1,
+}
+
+
+def check_numbers(**options: Any) -> None:
+    """Raise TypeError or ValueError for a number that ``fit`` or ``evaluate`` cannot work with."""
+    for name, least in _LEAST.items():
+        if options.get(name) is not None:
+            checks.integer(name, options[name], least)
+    if options.get("validation_split") is not None:
+        split, rule = options["validation_split"], "from 0 to below 1"
+        checks.real("validation_split", split, rule, lambda share: 0 <= share < 1)
+    checks.flag("shuffle", options.get("shuffle", True))
+
+
+def check_callbacks(callbacks: Iterable[Any], optimizer: Any) -> None:
+    """Refuse what is no callback, and one that would change a learning rate that changes itself.
+
+    Raises TypeError or ValueError: Keras would tell after hours, at the first plateau.
+    """
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            name = getattr(callback, "__name__", "")
+            remedy = f"Write {name}(), with parentheses" if name else "Leave it out"
+            rule = "each of the callbacks must be a keras.callbacks.Callback"
+            raise TypeError(checks.message("callbacks", callback, rule, remedy))
+    setters = keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler
+    found = [callback for callback in callbacks if isinstance(callback, setters)]
+    if found and optimizer is not None and rate_of(optimizer) is not None:
+        raise ValueError(
+            f"{type(found[0]).__name__} sets the learning rate, but this model's rises and falls "
+            "by itself. Build the model with TrainingParameters(warmup_steps=0, decay_steps=None), "
+            "compile an optimizer whose learning_rate is a number, or leave the callback out."
+        )
+
+
+def rate_of(optimizer: Any) -> Any:
+    """The schedule by which an optimizer's learning rate changes; None if it does not."""
+    config = bare_optimizer(optimizer).get_config().get("learning_rate")
+    if not isinstance(config, Mapping):
+        return None
+    return keras.optimizers.schedules.deserialize(config)

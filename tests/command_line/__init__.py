@@ -1,0 +1,1 @@
+"""Tests of the command line: its words, what they name, and what is done."""

@@ -1,0 +1,266 @@
+"""What Keras's methods are given, and what is said of what they cannot work with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from diffusion_walkthrough.data import load_images
+from diffusion_walkthrough.engine import doors
+
+IMAGES = load_images("digits")[0][:6]
+
+
+# Kinds of images ---------------------------------------------------------------------------------
+
+
+class LikeAnArray:
+    """As HDF5's arrays and tables of pandas are."""
+
+    shape = IMAGES.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return IMAGES
+
+    def __iter__(self):
+        return iter(IMAGES)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        IMAGES,
+        IMAGES.astype("float64"),
+        IMAGES.tolist(),
+        list(IMAGES),
+        tuple(IMAGES),
+        LikeAnArray(),
+        ops.convert_to_tensor(IMAGES),
+    ],
+    ids=["array", "float64", "numbers", "list", "tuple", "like an array", "tensor"],
+)
+def test_every_kind_of_array_is_taken(images):
+    assert not doors.is_data_set(images)
+    found = doors.as_images(images)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, IMAGES)
+
+
+def test_tensors_of_16_bits_are_taken_too():
+    for kind in ("float16", "bfloat16"):
+        found = doors.as_images(ops.cast(IMAGES, kind))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, IMAGES, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (None, r"x=None: images must be an array .*load_images\('digits'\)\[0\]"),
+        ("my/pictures", r"Load them first: load_images\('my/pictures'\)\[0\]"),
+        (Path("pictures"), r"load_images\('pictures'\)\[0\]"),
+        ({"image": IMAGES}, "images must be an array"),
+        ((IMAGES, np.arange(6)), "a pair, as load_images returns: pass its first part as x"),
+        ([IMAGES, np.arange(6)], "a pair, as load_images returns"),
+        ([IMAGES[0], IMAGES[1], IMAGES[2, :4]], "cannot be made into one array.*image_size="),
+        (IMAGES + 1j, "type complex64; they must be numbers"),
+        (np.array(["a"]), "they must be numbers"),
+        (np.array([None]), "they must be numbers"),
+        (object(), "they must be numbers|cannot be made into one array"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else type(value).__name__,
+)
+def test_what_is_no_array_is_refused_with_how_to_get_one(images, message):
+    with pytest.raises(ValueError, match=message):
+        doors.as_images(images)
+
+
+# Shapes ------------------------------------------------------------------------------------------
+
+
+def pixels(*shape):
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted", "remedy"),
+    [
+        ((8, 8, 1), (8, 8, 1), "images[None]"),
+        ((8, 8), (8, 8, 1), "images[None, ..., None]"),
+        ((4, 8, 8), (8, 8, 1), "images[..., None]"),
+        ((4, 8, 8), (8, 8, 3), "np.repeat(images[..., None], 3, axis=-1)"),
+        ((4, 64), (8, 8, 1), "images.reshape(-1, 8, 8, 1)"),
+        ((4, 1, 8, 8), (8, 8, 1), "np.moveaxis(images, 1, -1)"),
+        ((4, 3, 8, 8), (8, 8, 3), "np.moveaxis(images, 1, -1)"),
+        ((4, 8, 8, 3), (8, 8, 1), "images.mean(axis=-1, keepdims=True)"),
+        ((4, 8, 8, 1), (8, 8, 3), "np.repeat(images, 3, axis=-1)"),
+        ((4, 8, 8, 4), (8, 8, 3), "images[..., :3]"),
+    ],
+    ids=str,
+)
+def test_the_remedy_for_a_shape_makes_images_that_fit(shape, wanted, remedy):
+    """What the message says is run, as whoever reads it would."""
+    images = pixels(*shape)
+    with pytest.raises(ValueError, match=r"images have shape .*this model needs \(n, ") as caught:
+        doors.check_images(images, wanted)
+    assert f" {remedy}" in str(caught.value)
+    mended = eval(remedy, {"np": np, "images": images})
+    doors.check_images(mended, wanted)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((8, 8, 1), r"a data set of them with \.batch\(32\)"),
+        ((4, 8, 8, 3), r"or build a model with UNetParameters\(channels=3"),
+        ((4, 28, 28, 1), r"load_images\(…, image_size=8\) resizes.*UNetParameters\(image_size=28"),
+        ((4, 8, 12, 1), r"image_size=8\) cuts and resizes"),
+        ((4, 3, 8, 8, 1), r"shape \(4, 3, 8, 8, 1\); this model needs \(n, 8, 8, 1\)"),
+        ((5,), r"shape \(5,\)"),
+        ((4, 8, 8, 2), "has 1 channel.*leave out the others"),
+    ],
+)
+def test_other_shapes_are_named_with_what_can_be_done(shape, message):
+    with pytest.raises(ValueError, match=message):
+        doors.check_images(pixels(*shape), (8, 8, 1))
+
+
+def test_infinity_is_told_also_of_numbers_that_float32_cannot_hold():
+    images = IMAGES.astype("float64")
+    images[0, 0, 0, 0] = 1e39
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        doors.check_images(doors.as_images(images), (8, 8, 1))
+
+
+# Labels and weights ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [np.arange(6), list(range(6)), np.arange(6.0), np.ones((6, 2))])
+def test_labels_are_whole_numbers(labels):
+    found = doors.as_labels(labels, IMAGES)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, labels)
+    assert doors.as_labels(None, IMAGES) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(5), r"labels have shape \(5,\).*one number for each of the 6 images"),
+        (np.arange(6) + 2**31, "labels must be whole numbers that int32 can hold"),
+        (np.array([0, 1, 2, 3, 4, -(2**40)]), "whole numbers that int32 can hold"),
+        (np.arange(6) + 0.5, "labels must be whole numbers"),
+        (np.full(6, np.nan), "labels must be whole numbers"),
+        (np.array(list("abcdef")), "type <U1"),
+    ],
+)
+def test_labels_that_would_become_others_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        doors.as_labels(labels, IMAGES)
+
+
+@pytest.mark.parametrize("weights", [np.ones(6), [1, 1, 1, 1, 1, 1], np.ones((6, 1), bool)])
+def test_weights_are_one_number_for_each_image(weights):
+    found = doors.as_weights(weights, IMAGES)
+    assert (found.dtype, found.shape) == (np.float32, (6,))
+    assert (found == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones((6, 3)), r"weights have shape \(6, 3\), but must be \(6,\)"),
+        (np.ones(7), "one number for each of the 6 images"),
+        (np.full(6, np.nan), "sample_weight is NaN or infinite"),
+        (np.full(6, 1e39), "sample_weight is NaN or infinite"),
+        (["a"] * 6, "one number for each of the 6 images"),
+    ],
+)
+def test_weights_that_would_not_count_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        doors.as_weights(weights, IMAGES)
+
+
+def test_an_image_counts_as_its_class_does_and_by_itself():
+    labels = [0, 1, 2, 1]
+    np.testing.assert_array_equal(doors.by_class(None, {1: 3.0}, labels), [1, 3, 1, 3])
+    weights = doors.by_class([1, 2, 3, 4], {1: 3.0, 2: 0}, np.array(labels, "float32"))
+    np.testing.assert_array_equal(weights, [1, 6, 0, 12])
+    assert doors.by_class("as it is", None, None) == "as it is"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, {0: 1.0}, None), "class_weight needs to know each image's class: pass the labels"),
+        ((None, [1.0, 2.0], [0, 1]), r"must be a dictionary.*Write \{0: 1\.0\}"),
+        ((None, {0: 1.0}, np.eye(3)), r"labels have shape \(3, 3\).*labels\.argmax\(axis=-1\)"),
+        ((np.ones(3), {0: 1.0}, [0, 1]), r"weights have shape \(3,\).*each of the 2 images"),
+    ],
+)
+def test_class_weights_that_cannot_be_used_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        doors.by_class(*arguments)
+
+
+# Options and callbacks ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"epochs": -1},
+        {"epochs": 2.0},
+        {"epochs": True},
+        {"epochs": "3"},
+        {"batch_size": 0},
+        {"batch_size": True},
+        {"batch_size": "32"},
+        {"steps_per_epoch": 0},
+        {"steps": -1},
+        {"validation_steps": 1.5},
+        {"validation_batch_size": 0},
+        {"initial_epoch": -1},
+        {"validation_split": 1.0},
+        {"validation_split": "0.2"},
+        {"validation_split": float("nan")},
+        {"shuffle": "no"},
+        {"shuffle": 1},
+    ],
+    ids=str,
+)
+def test_numbers_that_cannot_be_are_refused_by_their_names(options):
+    ((name, value),) = options.items()
+    with pytest.raises((TypeError, ValueError), match=f"^{name}={value!r}: {name} must be "):
+        doors.check_numbers(**options)
+
+
+def test_numbers_that_can_be_are_not():
+    doors.check_numbers(epochs=0, batch_size=np.int64(3), validation_split=0, shuffle=False)
+    doors.check_numbers(epochs=None, steps_per_epoch=None)
+
+
+SETTERS = [
+    keras.callbacks.ReduceLROnPlateau("loss"),
+    keras.callbacks.LearningRateScheduler(lambda epoch: 1e-3),
+]
+
+
+@pytest.mark.parametrize("callback", SETTERS, ids=lambda c: type(c).__name__)
+def test_a_rate_that_changes_itself_cannot_be_set(callback):
+    decay = keras.optimizers.schedules.CosineDecay(1e-3, 10)
+    with pytest.raises(ValueError, match=rf"{type(callback).__name__} sets .*warmup_steps=0"):
+        doors.check_callbacks([callback], keras.optimizers.Adam(decay))
+    doors.check_callbacks([callback], keras.optimizers.Adam(1e-3))
+    doors.check_callbacks([keras.callbacks.History()], keras.optimizers.Adam(decay))
+
+
+def test_what_is_no_callback_is_refused():
+    with pytest.raises(TypeError, match=r"Write EarlyStopping\(\), with parentheses"):
+        doors.check_callbacks([keras.callbacks.EarlyStopping], None)
+    with pytest.raises(TypeError, match=r"callbacks=3: .*keras\.callbacks\.Callback\. Leave it"):
+        doors.check_callbacks([3], None)
