@@ -29,6 +29,7 @@ from diffusion_walkthrough.checkpoints import (
     save_model,
 )
 from diffusion_walkthrough.data import load_images
+from diffusion_walkthrough.features import recognized
 from diffusion_walkthrough.files import writing
 from diffusion_walkthrough.parameters import (
     DiffusionParameters,
@@ -166,7 +167,7 @@ def test_unknown_names_are_answered_with_the_known_ones():
         load_model("digts")
 
 
-@pytest.mark.parametrize("name", ["digits", "faces"])
+@pytest.mark.parametrize("name", ["digits", "faces", "mnist"])
 def test_a_model_that_ships_is_found_by_name_and_small_and_what_the_preset_trains(name):
     assert name in pretrained_names()
     assert load_model(name).diffusion_parameters == getattr(DiffusionParameters, name)()
@@ -177,6 +178,12 @@ def test_the_faces_that_ship_are_faces():
     """Not all of them: tools/train_model.py says how many with all 250 steps."""
     drawn = load_model("faces").sample(48, seed=3, steps=30)
     assert faces.read(drawn).legal.mean() > 0.3
+
+
+def test_the_mnist_digits_that_ship_are_recognized():
+    """Not all of them: tools/train_model.py says how many with all 250 steps."""
+    drawn = load_model("mnist").sample(40, seed=3, steps=15)
+    assert recognized(drawn, "mnist") > 0.5
 
 
 def test_missing_and_doubled_files_are_named(tmp_path, first):
