@@ -19,7 +19,7 @@ def test_the_models_that_ship_are_those_of_checkpoints():
     assert places.PRETRAINED == checkpoints.PRETRAINED
     for name in checkpoints.pretrained_names():
         assert places.model_place(name) == checkpoints.PRETRAINED / name
-    with pytest.raises(FileNotFoundError, match="ships \\(digits, faces\\)"):
+    with pytest.raises(FileNotFoundError, match="ships \\(digits, faces, mnist\\)"):
         places.model_place("features")
 
 
