@@ -41,6 +41,9 @@ SMALLER = {
     "min(100, len(model.schedule))": "min(3, len(model.schedule))",
     "100_000": "1000",
     "repeats=3000": "repeats=30",
+    "range(3, 10)": "range(3, 5)",
+    "seed in (7, 8, 9)": "seed in (7, 8)",
+    "seed in (5, 6, 7)": "seed in (5, 6)",
 }
 
 
@@ -116,7 +119,7 @@ def test_chapters_05_and_06_run_with_faces(quickly):
     assert trained["images"].shape == (200, 16, 16, 3)
     assert kept_model("faces").is_dir()
     drawn = run_page("06_backward_sampling", "faces")
-    assert drawn["drawn"].shape == (3 * 60, 16, 16, 3)
+    assert drawn["drawn"].shape == (2 * 60, 16, 16, 3)
     assert len(drawn["in_ten"]["fixed_small"][0]) == len(drawn["held_out"]) == 60
 
 
