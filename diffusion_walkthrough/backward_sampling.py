@@ -24,6 +24,7 @@ from keras import ops
 
 from diffusion_walkthrough.checks import within
 from diffusion_walkthrough.engine.drawing import bound, check_options, kind_of, steps_in_one_call
+from diffusion_walkthrough.engine.labels import telling
 from diffusion_walkthrough.engine.noise import NoiseOfPart, WalkNoise, generator_of
 from diffusion_walkthrough.forward_diffusion import (
     as_float32,
@@ -199,6 +200,7 @@ def stops(
     seed: Any = None,
     x_T: Any = None,
     shared_noise_steps: int | None = None,
+    told: Sequence[Any] = (),
     every_stop: bool = True,
     **own: Any,
 ) -> Iterator[Stop]:
@@ -206,31 +208,30 @@ def stops(
 
     Args:
         step: a kind of step, such as :func:`ddpm_step`, whose arguments and result it has.
-        denoise, schedule, shape: as everywhere here; ``(batch, …)``.
-        steps: how many, evenly spaced (None: all), or the t at which to ask; see :func:`times`.
-        start, x_T: the t to start from, T-1 if None, and what stands there, noise if None.
+        steps, start: how many, evenly spaced, or the t at which to ask; see :func:`times`.
+        x_T: what stands at the start, noise if None.
         seed: of the noise; a ``SeedGenerator`` of Keras goes on where it stands.
         shared_noise_steps: for how many steps the batch shares its noise; 0 for the start alone.
-        every_stop: False leaves out most of them: a trained model is faster so.
-        **own: options of the step, ``variance`` for example.
+        told: what ``denoise`` is told beside x_t and t, such as labels, each ``(batch, …)``.
+        every_stop, own: False leaves out most, which is faster; options of the step.
     """
     visited = [*_times_from_noise(schedule, steps, start, x_T), -1]
     if "variance" in check_options(step, own):
         _check_not_learned(denoise, own.get("variance"), visited)
     noise, one_step = WalkNoise(shape, len(visited) - 1, seed, shared_noise_steps), bound(step, own)
-    take_steps = None if every_stop else steps_in_one_call(denoise)
+    asked, take_steps = telling(denoise, told), None if every_stop else steps_in_one_call(denoise)
     x = x_start = noise.start(x_T)
     yield Stop(x, None, visited[0])
     way, kind = [-1, *visited], kind_of(visited)  # no step has led to the first stop
     for place, zs in noise.strides():
         ahead = way[place : place + len(zs) + 2]
         if take_steps:
-            x, x_start = take_steps(step, denoise, schedule, (x, x_start), ahead, zs, own)
+            x, x_start = take_steps(step, denoise, schedule, (x, x_start), ahead, zs, own, told)
             yield Stop(x, None, ahead[-1])
             continue
         for i, z in enumerate(zs):
             before, t, s = (ops.full(shape[:1], stop, dtype=kind) for stop in ahead[i : i + 3])
-            both = one_step(denoise, schedule, x, t, s, z, before=(before, x_start))
+            both = one_step(asked, schedule, x, t, s, z, before=(before, x_start))
             x, x_start = map(ops.stop_gradient, both)  # or PyTorch would keep it all in memory
             yield Stop(x, x_start, ahead[i + 2])
 

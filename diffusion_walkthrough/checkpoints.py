@@ -10,13 +10,16 @@ the next :func:`load_model` or :func:`save_model` puts it back.)
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from diffusion_walkthrough import checks
 from diffusion_walkthrough.checks import did_you_mean, integer, shown
 from diffusion_walkthrough.files import UNREADABLE_NPZ, keras_archives, plain_data, writing
+from diffusion_walkthrough.files.folders import PARAMETERS_FILES, model_of_run
 from diffusion_walkthrough.files.published_weights import (
     load_published_weights as load_published_weights,
 )
@@ -42,8 +45,10 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 KEPT = Path("my-models")
 
 #: Suffixes of single files, which a folder should not bear.
-FILE_SUFFIXES = {".h5", ".hdf5", ".json", ".npz", ".pickle", ".pkl", ".safetensors"}
-PARAMETERS_FILES = {"json": "parameters.json", "pickle": "parameters.pkl"}
+FILE_SUFFIXES = {
+    *(".ckpt", ".h5", ".hdf5", ".json", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".safetensors")
+}
+PARAMETERS_AS = dict(zip(("json", "pickle"), PARAMETERS_FILES, strict=True))
 
 
 def save_model(
@@ -65,10 +70,10 @@ def save_model(
     Raises:
         FileExistsError: if something is there already and ``overwrite`` is False.
         TypeError: if ``model`` is not a :class:`DiffusionModel`.
-        ValueError: if ``parameters_as`` is neither of the two, or the path is that of another kind
-            of file.
+        ValueError: if ``parameters_as`` is neither of the two, the path is that of another kind of
+            file, or the model has a network that its parameters do not describe.
     """
-    path = Path(path).expanduser()
+    path = checks.path("path", path)
     writing.tidy(path.resolve().parent)  # a model that a killed run left beside its place
     _check_request(model, path, parameters_as, overwrite)
     writing.make_folder(path.parent)
@@ -78,7 +83,7 @@ def save_model(
         return path
     parameters = model.diffusion_parameters
     with writing.whole_folder(path) as temporary:
-        save_parameters(parameters, temporary / PARAMETERS_FILES[parameters_as])
+        save_parameters(parameters, temporary / PARAMETERS_AS[parameters_as])
         save_weights(model.network, temporary / WEIGHTS_FILES[0], parameters.to_dict())
     return path
 
@@ -89,12 +94,20 @@ def _check_request(model: DiffusionModel, path: Path, parameters_as: str, overwr
             f"model is a {type(model).__name__}; save_model keeps a DiffusionModel. For a bare "
             "network, use Keras's own network.save('name.keras')."
         )
-    if parameters_as not in PARAMETERS_FILES:
+    if parameters_as not in PARAMETERS_AS:
         raise ValueError(f"parameters_as = {parameters_as!r} must be 'json' or 'pickle'.")
-    if path.suffix.lower() in FILE_SUFFIXES:
+    checks.flag("overwrite", overwrite)
+    if path.suffix.lower() in FILE_SUFFIXES or path.suffix in (".Keras", ".KERAS"):
         raise ValueError(
             f"{path} ends in {path.suffix}, but a model is saved as a folder or as a .keras file. "
             f"Use {path.stem!r} or {path.stem + '.keras'!r}."
+        )
+    found, described = model.network.count_params(), _count(model.diffusion_parameters)
+    if found != described:
+        raise ValueError(
+            f"the model's network has {found:,} weights, and the one that its parameters describe "
+            f"{described:,}: load_model could not build it again. Keep the weights of a network of "
+            "your own with model.network.save_weights('own.weights.h5')."
         )
     if path.exists() and not overwrite:
         raise FileExistsError(
@@ -107,19 +120,19 @@ def _check_request(model: DiffusionModel, path: Path, parameters_as: str, overwr
 
 def _check_replaceable(path: Path) -> None:
     """Refuse to replace anything but a model: a folder of our files alone, or a .keras file."""
-    strangers = writing.strangers(path, {*WEIGHTS_FILES, *PARAMETERS_FILES.values()})
+    strangers = writing.strangers(path, {*WEIGHTS_FILES, *PARAMETERS_FILES})
     right_kind = path.is_file() if path.suffix == ".keras" else path.is_dir()
     if not right_kind or (path.is_file() and not _may_be_our_keras_file(path)):
         strangers = [path.name]
     elif path.is_dir() and not strangers:
-        ours = _ours(path, tuple(PARAMETERS_FILES.values()))
+        ours = _ours(path, PARAMETERS_FILES)
         strangers = [file.name for file in ours if not _holds_parameters(file)]
         if not ours:  # weights alone may be anybody's
             strangers = [file.name for file in _ours(path, WEIGHTS_FILES)]
     if strangers:
         raise FileExistsError(
-            f"{path} is not a model alone (look at {strangers[0]!r}) and stays as it is. Choose a "
-            "name of its own for the model."
+            f"{path} is not a model alone (look at {strangers[0]!r}) and stays as it is. Move "
+            "that away, or choose a name of its own for the model."
         )
 
 
@@ -150,18 +163,22 @@ def load_model(path_or_name: str | os.PathLike[str]) -> DiffusionModel:
     It gives bit-identical predictions to the one that was saved.
 
     Args:
-        path_or_name: the path that was saved to, or a name such as ``"digits"``.
+        path_or_name: the path that was saved to; the folder of a run of the command line, whose
+            newest model it is then; or a name such as ``"digits"``.
 
     Raises:
-        FileNotFoundError: if there is no such path or name, or a file is missing in the folder.
+        FileNotFoundError: if there is no such path or name, a file is missing in the folder, or a
+            run has saved no model yet.
         ValueError: if the file is damaged, or the weights do not fit the parameters.
     """
-    path = Path(path_or_name).expanduser()
+    path = checks.path("path_or_name", path_or_name)
+    if path.is_dir() and not _ours(path, (*PARAMETERS_FILES, *WEIGHTS_FILES)):
+        path = model_of_run(path, str(path_or_name)) or path
     if not path.exists() and writing.earlier_folder(path):
         writing.tidy(path.resolve().parent)  # a run was killed while replacing it
     if not path.exists():
         path = _pretrained(str(path_or_name), path)
-    return _load_keras_file(path) if path.is_file() else _load_folder(path)
+    return _load_folder(path) if path.is_dir() else _load_keras_file(path)
 
 
 def kept_model(data: str | os.PathLike[str]) -> Path:
@@ -210,7 +227,7 @@ def _pretrained(name: str, path: Path) -> Path:
 
 
 def _load_keras_file(path: Path) -> DiffusionModel:
-    if path.suffix != ".keras":
+    if path.suffix != ".keras" or not path.is_file():
         raise ValueError(
             f"{path} is not a saved model: a model is a folder with {WEIGHTS_FILES[0]} and the "
             "parameters, or a file ending in .keras."
@@ -220,7 +237,10 @@ def _load_keras_file(path: Path) -> DiffusionModel:
         known = keras_archives.known_class(config)
         if known and issubclass(known, DiffusionModel):
             _check_keras_file(path, config)
-            return keras.models.load_model(path, safe_mode=True)
+            with warnings.catch_warnings():  # of a model that was compiled and never trained
+                untrained = "(?s).*Skipping variable loading.* saved optimizer has 2 variables"
+                warnings.filterwarnings("ignore", untrained)
+                return keras.models.load_model(path, safe_mode=True)
     except Exception as error:  # of a damaged file, Keras and the libraries below raise all kinds
         raise ValueError(
             f"{path} could not be read as a Keras model ({str(error)[:300]}). The file is damaged "
@@ -241,11 +261,14 @@ def _check_keras_file(path: Path, config: dict[str, Any]) -> None:
     parameters = DiffusionParameters.from_dict(config["config"]["parameters"], version=1)
     found, needed = keras_archives.check_arrays(path), _count(parameters)
     if found < needed:
-        raise ValueError(f"it holds {found:,} numbers, and its model needs {needed:,}")
+        raise ValueError(
+            f"it holds {found:,} numbers, and its model needs {needed:,}; a network of one's own "
+            "is not built again"
+        )
 
 
 def _load_folder(path: Path) -> DiffusionModel:
-    parameters = load_parameters(_the_one(path, tuple(PARAMETERS_FILES.values())))
+    parameters = load_parameters(_the_one(path, PARAMETERS_FILES))
     weights = _the_one(path, WEIGHTS_FILES)
     check_weights(weights, parameters.to_dict(), _count(parameters))
     model = DiffusionModel(parameters)

@@ -12,13 +12,20 @@ import difflib
 import json
 import math
 import numbers
+import os
 import re
 import reprlib
+import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextvars import ContextVar
+from pathlib import Path
 
 #: The largest number that float32 can hold.
 LARGEST = 3.4028234663852886e38
+
+#: In bytes, of a file and of all the way to it; most systems take no longer ones.
+LONGEST_NAME, LONGEST_PATH = 255, 4000
 
 #: The largest seed that Keras takes, and NumPy's old generators.
 LARGEST_SEED = 2**32 - 1
@@ -65,6 +72,18 @@ def message(name: str, value: object, rule: str, remedy: str) -> str:
     """The text of an error: name and value, the rule, and the remedy."""
     end = "" if remedy.endswith("?") else "."
     return f"{written(name, value)}: {rule}. {remedy}{end}"
+
+
+#: Through whose code a call goes on its way to what warns.
+_ON_THE_WAY = {__name__.partition(".")[0], "keras", "tensorflow", "contextlib", "functools"}
+
+
+def warn(text: str) -> None:
+    """Warn of something, and name the line outside this package that led to it."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _ON_THE_WAY:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
 
 
 def did_you_mean(word: object, known: Collection[str], otherwise: str = "") -> str:
@@ -148,6 +167,20 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
+def path(name: str, value: object) -> Path:
+    """A path, with the home folder in the place of ~; raises TypeError or ValueError."""
+    rule = f"{name} must be a path, as text"
+    remedy = "Name a file or a folder; '.' is the current one"
+    if isinstance(value, bytes) or not isinstance(value, (str, os.PathLike)):
+        raise TypeError(message(name, value, rule, remedy))
+    text = os.fspath(value)
+    data = os.fsencode(text)
+    too_long = len(data) > LONGEST_PATH or max(map(len, data.split(b"/"))) > LONGEST_NAME
+    if not text or "\0" in text or too_long:
+        raise ValueError(message(name, value, f"{rule} that a file can have", remedy))
+    return Path(value).expanduser()
+
+
 def choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     """One of some names; raises TypeError or ValueError."""
     rule = f"{name} must be one of {', '.join(map(shown, choices))}"
@@ -174,6 +207,32 @@ def integers(
         raise ValueError(message(name, value, rule, "Leave some out"))
     items = enumerate(value)
     return tuple(integer(f"{name}[{i}]", item, 1, maximum) for i, item in items)
+
+
+def named_counts(name: str, value: object, maximum: int, most: int) -> tuple[tuple[str, int], ...]:
+    """How many values each of some named things has, from pairs or a dictionary, as pairs.
+
+    There are at most ``most``, of 1 to ``maximum`` values; raises TypeError or ValueError.
+    """
+    example = written(name, [("digit", 10)] if _in_json.get() else {"digit": 10})
+    pairs = list(value.items()) if isinstance(value, Mapping) else value
+    rule = f"{name} must say of each label its name and how many values it has"
+    if not isinstance(pairs, (tuple, list)) or not all(map(_is_named, pairs)):
+        raise TypeError(message(name, value, rule, f"Write for example {example}"))
+    if len(pairs) > most:
+        rule = f"{name} must be at most {most}, and there are {len(pairs)}"
+        raise ValueError(message(name, value, rule, "Leave some out"))
+    words = [word for word, _ in pairs]
+    for i, word in enumerate(words):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", word) or word in words[:i]:
+            rule = "a label needs a name of its own, of at most 40 letters, digits and underscores"
+            raise ValueError(message(f"{name}[{i}]", word, rule, f"Write for example {example}"))
+    counts = [integer(f"{name}[{i}]", count, 1, maximum) for i, (_, count) in enumerate(pairs)]
+    return tuple(zip(words, counts, strict=True))
+
+
+def _is_named(pair: object) -> bool:
+    return isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)
 
 
 def descending(name: str, value: object, *limits: int) -> tuple[int, ...]:

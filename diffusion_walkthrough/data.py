@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import warnings
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -50,6 +50,7 @@ def load_images(
     split: str = "train",
     n: int | None = None,
     channels: int | None = None,
+    attributes: Sequence[str] | None = None,
 ) -> tuple[Images, Labels]:
     """Load a data set by name, or your own pictures by path.
 
@@ -57,9 +58,9 @@ def load_images(
     "cifar10" (32x32, colour) or "faces" (16x16, colour, drawn by ``faces.draw``), the path of a
     folder of pictures, or the path of an ``.npz`` file.
 
-    The labels of "faces" are what the heads wear: 0 for nothing, and so on as in
-    ``faces.STANDARD.names["hat"]``. Besides "train" and "test" they have the split "kept_out", of
-    faces such as neither of the two shows (see ``faces.KEPT_OUT``).
+    The labels of "faces" are what the heads wear, as in ``faces.STANDARD.names["hat"]``; with
+    ``attributes``, such as ("hat", "glasses"), a column for each, -1 for a colour that nothing
+    shows. They have a split more, "kept_out", of faces such as the others do not show.
 
     A folder's pictures are read in the order of their names. Those in its subfolders are labelled
     0, 1, ... by the sorted names of the subfolders, those directly in it with -1. What is not read,
@@ -68,34 +69,37 @@ def load_images(
     ``y_train``, ``y_test``), as uint8, or as floats in [-1, 1].
 
     ``image_size`` cuts each image to its central square and resizes it to that side, antialiased.
-    ``channels=1`` brings all images to grey, ``channels=3`` to colour; left out, a grey picture and
-    a coloured one do not go together.
-
-    ``n`` takes the first n images; left out, all of them, and of "faces", which never end, 10,000.
+    ``channels=1`` brings all images to grey, ``channels=3`` to colour; left out, the two do not go
+    together. ``n`` takes the first n images; left out, all, and of the faces 10,000.
 
     Returns images, float32 (n, height, width, channels) in [-1, 1], and labels, int32 (n,), -1
-    where there are none. Raises ValueError, TypeError, FileNotFoundError or, without a network,
-    ConnectionError.
+    where there are none. Raises ValueError, TypeError, FileNotFoundError or ConnectionError.
     """
     checks.choice("split", split, faces.SPLIT_NAMES if name == "faces" else SPLIT_NAMES)
     image_size = None if image_size is None else checks.side("image_size", image_size, LARGEST_SIDE)
     n = None if n is None else checks.integer("n", n, 1)
-    if channels not in (None, 1, 3):
+    if channels not in (None, 1, 3) or isinstance(channels, bool):
         rule = "channels must be 1, for grey, or 3, for colour"
         raise ValueError(checks.message("channels", channels, rule, "Leave it out to keep all"))
+    _check_attributes(name, attributes)
     path = None if name in DATA_SET_NAMES else _existing_path(name)
     if path and path.is_dir():
         return _first(n, *_load_folder(path, image_size, split, channels))
-    images, labels = _first(n, *(_load_npz(path, split) if path else _load_named(name, split, n)))
+    named = _load_npz(path, split) if path else _load_named(name, split, n, attributes)
+    images, labels = _first(n, *named)
     images = _in_colours(images, channels)
     return (images if image_size is None else _resized(images, image_size)), labels
 
 
-def _load_named(name: str | os.PathLike[str], split: str, n: int | None) -> tuple[Images, Labels]:
+def _load_named(
+    name: str | os.PathLike[str], split: str, n: int | None, attributes: Sequence[str] | None
+) -> tuple[Images, Labels]:
     """A data set that goes by its name."""
     if name == "digits":
         return _load_digits(split)
-    return _draw_faces(split, n) if name == "faces" else _load_with_keras(str(name), split)
+    return (
+        _draw_faces(split, n, attributes) if name == "faces" else _load_with_keras(str(name), split)
+    )
 
 
 def training_and_held_out(
@@ -201,20 +205,22 @@ def check_image_range(images: ArrayLike) -> None:
     """Raise ValueError unless the images fill [-1, 1] as the diffusion model expects. Any shape.
 
     The noise has variance 1, and every formula counts on images of about that size around 0.
-    Refused are values that are not finite or lie outside [-1, 1], and images that vary without
-    ever falling below 0, or hardly: these look like [0, 1]. The message says which range it looks
-    like, and how to convert.
+    Refused are values that are not finite or lie outside [-1, 1]; images that vary without ever
+    falling below 0, or hardly, which look like [0, 1]; and those that end just at -0.5 and 0.5. The
+    message says which range it looks like, and how to convert.
     """
     values = np.asarray(images)
     if values.size == 0:
         raise ValueError("There are no images: the array is empty. Check how it was selected.")
     low, high = float(values.min()), float(values.max())
-    found = f"The images run from {low:.4g} to {high:.4g}, but must lie in [-1, 1]"
+    largest = max(-low, high)
+    digits = ".7g" if 1 < largest < 1.001 else ".4g"
+    found = f"The images run from {low:{digits}} to {high:{digits}}, but must lie in [-1, 1]"
     if not np.isfinite([low, high]).all():
         raise ValueError(f"{found}. Remove what is not finite (NaN or infinity).")
     if low == high and abs(low) <= 1:
         return  # of one colour, which tells nothing
-    within = max(-low, high) <= 1 + RANGE_TOLERANCE
+    within = largest <= 1 + RANGE_TOLERANCE
     # Resizing overshoots on both sides of where the values lie; those of [0, 1] are then seldom
     # below 0, and never far.
     near = low > (-0.3 if within else -0.5) * high
@@ -223,6 +229,10 @@ def check_image_range(images: ArrayLike) -> None:
         raise ValueError(f"{found}. {_from_0_on(low, high, values.dtype)}")
     if not within:
         raise ValueError(f"{found}. {_around_0(low, high)}")
+    if abs(low + 0.5) + abs(high - 0.5) < RANGE_TOLERANCE:
+        raise ValueError(
+            f"{found} and fill it. They look like [-0.5, 0.5]: convert with images * 2."
+        )
 
 
 def _from_0_on(low: float, high: float, dtype: np.dtype) -> str:
@@ -251,7 +261,7 @@ def _around_0(low: float, high: float) -> str:
             "It looks as if a mean was taken off and the rest divided by the deviation: undo that, "
             "images * deviation + mean, and then bring [0, 1] to [-1, 1] with images * 2 - 1."
         )
-    if low >= -128 and high <= 127:
+    if -128 <= low < -64 and 64 < high <= 127:
         return "It looks like [-128, 127]: convert with (images + 128) / 127.5 - 1."
     return "Scale the data: the lowest value becomes -1, and the highest 1."
 
@@ -259,8 +269,22 @@ def _around_0(low: float, high: float) -> str:
 # Checks ------------------------------------------------------------------------------------------
 
 
+def _check_attributes(name: str | os.PathLike[str], attributes: Sequence[str] | None) -> None:
+    known = tuple(faces.STANDARD.names)
+    if attributes is None:
+        return
+    if name != "faces":
+        rule = f"only faces have attributes, and {checks.shown(name)} has one label for each image"
+        raise ValueError(checks.message("attributes", attributes, rule, "Leave them out"))
+    if isinstance(attributes, str) or not attributes:
+        rule = "attributes must be a list of names, at least one"
+        raise ValueError(checks.message("attributes", attributes, rule, "Write ['hat']"))
+    for i, attribute in enumerate(attributes):
+        checks.choice(f"attributes[{i}]", attribute, known)
+
+
 def _existing_path(name: str | os.PathLike[str]) -> Path:
-    path = Path(name).expanduser()
+    path = checks.path("name", name)
     if path.exists():
         return path
     known = ", ".join(map(repr, DATA_SET_NAMES))
@@ -305,9 +329,11 @@ def _checked_arrays(source: str, images: Any, labels: Any) -> tuple[Images, Labe
             raise ValueError(f"{source}: {error}") from error
         images = images.astype(np.float32).clip(-1, 1)
     else:
+        highest, factor = (1, " * 255") if images.dtype.kind == "b" else (255, "")
         raise TypeError(
             f"{source} has images of type {images.dtype}, but they must be uint8, or floats in "
-            "[-1, 1]. Convert them before saving."
+            f"[-1, 1]. Convert them before saving: if they run from 0 to {highest} with "
+            f"images.astype('uint8'){factor}."
         )
     return images, _checked_labels(source, labels, len(images))
 
@@ -344,9 +370,13 @@ def _load_digits(split: str) -> tuple[Images, Labels]:
     return images.astype(np.float32), digits.target[order[part]].astype(np.int32)
 
 
-def _draw_faces(split: str, n: int | None) -> tuple[Images, Labels]:
-    images, attributes = faces.draw(FACES_COUNT if n is None else n, split=split)
-    return images, attributes["hat"]
+def _draw_faces(
+    split: str, n: int | None, attributes: Sequence[str] | None
+) -> tuple[Images, Labels]:
+    images, drawn = faces.draw(FACES_COUNT if n is None else n, split=split)
+    if attributes is None:
+        return images, drawn["hat"]
+    return images, np.stack([drawn[name] for name in attributes], axis=1)
 
 
 def _load_with_keras(name: str, split: str) -> tuple[Images, Labels]:
@@ -390,7 +420,18 @@ def _load_npz(path: Path, split: str) -> tuple[Images, Labels]:
             "Name the arrays images and labels (these are the 'train' split), or x_train, y_train, "
             "x_test and y_test."
         )
+    _warn_of_unread(path, names, found)
     return _checked_arrays(str(path), found[keys[0]], found.get(keys[1]))
+
+
+def _warn_of_unread(path: Path, names: Collection[str], read: Collection[str]) -> None:
+    """Say that a file holds arrays that nobody looks at, such as labels by another name."""
+    known = {f"{kind}_{split}" for kind in "xy" for split in SPLIT_NAMES}
+    if unread := sorted({*names} - {*read} - (known if "images" not in read else set())):
+        checks.warn(
+            f"{path} also holds {', '.join(unread)[:200]}, which is not read. Labels are named "
+            "labels beside images, y_train beside x_train, and y_test beside x_test."
+        )
 
 
 def _load_folder(
@@ -409,11 +450,10 @@ def _load_folder(
 def _warn_of_darkness(source: str, pixels: NDArray[np.uint8]) -> None:
     """Say that images of type uint8 do not use its range: 0 and 1, for instance, are both black."""
     if 0 < (highest := int(pixels.max())) <= NEARLY_BLACK:
-        warnings.warn(
+        checks.warn(
             f"No pixel of the {len(pixels)} images in {source} is above {highest}, where 255 is "
             f"white: all are nearly black. If their values run from 0 to {highest}, stretch them, "
-            f"pixels * {255 / highest:g}, and save them again.",
-            stacklevel=5,
+            f"pixels * {255 / highest:g}, and save them again."
         )
 
 

@@ -21,24 +21,24 @@ only; asked between two of them, it goes by the waves of its time embedding, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops
-from keras.random import normal
 from numpy.typing import ArrayLike
 
 from diffusion_walkthrough.backward_sampling import (
     DenoiseFn,
     ddpm_step,
     guess_x_start,
+    stops,
     times,
     walk,
 )
-from diffusion_walkthrough.checks import LARGEST, choice, integer, real, within
+from diffusion_walkthrough.checks import LARGEST, choice, integer, message, real, within
 from diffusion_walkthrough.engine.drawing import if_any
-from diffusion_walkthrough.engine.noise import generator_of
+from diffusion_walkthrough.engine.noise import NoiseOfPart, generator_of
 from diffusion_walkthrough.forward_diffusion import as_float32, q_sample
 from diffusion_walkthrough.noise_schedule import NOTHING_LEFT, FloatArray, NoiseSchedule
 from diffusion_walkthrough.predictions import SMALLEST, predict_noise_from_x_start
@@ -202,6 +202,11 @@ def spaced(
 
 # Once more --------------------------------------------------------------------------------------
 
+#: Of the noise of a restart, and how many steps the way back has: right for the faces (chapter 09).
+RESTART_SIGMA, RESTART_STEPS = 0.4, 10
+
+_OF_THE_FIRST_WALK = ("steps", "start", "x_T", "shared_noise_steps")
+
 
 def restart(
     denoise: DenoiseFn,
@@ -223,18 +228,69 @@ def restart(
         denoise, schedule, step: as for ``walk``.
         images: drawn ones, ``(batch, …)`` in [-1, 1].
         sigma: of the noise, beside images of full strength; at most that of the schedule.
-        seed: of the noise and of the way back; a number, None, or a ``SeedGenerator``.
+        seed: of the noise and of the way back; a number, None, a ``SeedGenerator``, or a
+            ``NoiseOfPart``.
         **options: those of ``walk``; ``steps`` is how many the way back has, None for all.
 
     Returns float32 ``(batch, …)``. Raises TypeError or ValueError for a σ that the schedule has
     not, and as ``walk`` does.
     """
     images, start = as_float32(images), round(time_of(schedule, sigma))
-    generator = generator_of(seed)
-    noise = normal(images.shape, seed=generator)
+    whole = isinstance(seed, NoiseOfPart)
+    source = seed if whole else NoiseOfPart(generator_of(seed), len(images))
+    noise = source.draw(images.shape)
     x_t = q_sample(schedule, images, np.full(len(images), start), noise)
-    options = {"x_T": x_t, "start": start, "seed": generator, **options}
+    options = {"x_T": x_t, "start": start, "seed": source, **options}
     return walk(step, denoise, schedule, images.shape, **options)
+
+
+def restarted(
+    step: Callable[..., Any],
+    denoise: DenoiseFn,
+    schedule: NoiseSchedule,
+    shape: Sequence[int],
+    *,
+    restarts: int = 0,
+    restart_sigma: float | None = None,
+    restart_steps: int | None = None,
+    seed: Any = None,
+    **options: Any,
+) -> Any:
+    """Walk from noise to images, and :func:`restart` them so many times.
+
+    Args:
+        step, denoise, schedule, shape, seed, options: as for ``walk``.
+        restarts: how many, each with noise and steps back of its own.
+        restart_sigma: the σ of their noise; None for ``RESTART_SIGMA``.
+        restart_steps: how many steps back each has; None for ``RESTART_STEPS``, or all that there
+            are.
+
+    Returns float32 of ``shape``. Raises TypeError or ValueError as ``restart`` and ``walk`` do,
+    before anything is drawn.
+    """
+    if not integer("restarts", restarts, 0):
+        _check_none(restart_sigma=restart_sigma, restart_steps=restart_steps)
+        return walk(step, denoise, schedule, shape, seed=seed, **options)
+    restart_sigma = RESTART_SIGMA if restart_sigma is None else restart_sigma
+    start = round(time_of(schedule, restart_sigma, "restart_sigma"))
+    steps = min(RESTART_STEPS, start + 1) if restart_steps is None else restart_steps
+    own = {name: value for name, value in options.items() if name not in _OF_THE_FIRST_WALK}
+    again = {"steps": within("restart_steps", steps, 1, start + 1), **own}
+    told = {"progress": again.pop("progress", False)}
+    next(stops(step, denoise, schedule, shape, x_T=np.zeros(shape), start=start, **again))
+    source = seed if isinstance(seed, NoiseOfPart) else NoiseOfPart(generator_of(seed), shape[0])
+    images = walk(step, denoise, schedule, shape, seed=source, **options)
+    for _ in range(restarts):
+        told |= {"seed": source, **again}
+        images = restart(denoise, schedule, images, restart_sigma, step, **told)
+    return images
+
+
+def _check_none(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None:
+            rule = "it says how a restart is made, and there are none"
+            raise ValueError(message(name, value, rule, "Pass restarts=3, or leave it out"))
 
 
 # By name ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from keras import ops
 
 from diffusion_walkthrough.backward_sampling import BackwardStep, Denoiser, p_mean_variance
 from diffusion_walkthrough.checks import integer
+from diffusion_walkthrough.engine.labels import telling
 from diffusion_walkthrough.engine.noise import BLOCK, NoiseInBlocks
 from diffusion_walkthrough.forward_diffusion import (
     as_float32,
@@ -213,33 +214,34 @@ def bits_per_dim(
     levels: int = 256,
     progress: bool = False,
     variance: str | None = None,
+    labels: Any = None,
 ) -> BitsPerDim:
     """Bound how many bits the model needs to store each image: all terms of Eq. 5, added up.
 
     One noisy version is drawn for each image and t. Below SMALLEST_PROBABILITY, L_0 is cut off.
 
     Args:
-        denoise: a denoise function; whether its images are clipped is its own affair.
-        schedule: the noise schedule.
+        denoise, schedule: whether clean images are clipped is the denoise function's own affair.
         images: clean images in [-1, 1], ``(n, …)``, whose values lie on ``levels`` levels.
-        seed: makes the result repeatable; None draws new noise each time.
+        seed: makes the result repeatable.
         batch_size: how many images at a time, which changes nothing but the memory it takes.
-        levels: how many values a pixel can have: 256 for photographs, 17 for the 8×8 digits.
-        progress: whether to show a progress bar.
+        levels, progress: how many values a pixel can have; whether to show a bar.
         variance: as for ``p_mean_variance``: None takes the denoise function's own.
+        labels: what ``denoise`` is told of each image, ``(n, …)``; None for nothing.
 
     Raises TypeError or ValueError if a pixel is on none of the levels, or a number cannot be.
     """
     levels = integer("levels", levels, 2, MOST_PIXEL_LEVELS)
     images, batch_size = _checked_levels(images, levels), integer("batch_size", batch_size, 1)
-    starts = range(0, len(images), batch_size)
+    told, starts = _checked_labels(labels, images), range(0, len(images), batch_size)
     bar = keras.utils.Progbar(len(starts) * len(schedule)) if progress else None
     noise = NoiseInBlocks(len(images), len(schedule), seed)
     parts = []
     for start in starts:
         batch, columns = images[start : start + batch_size], []
         drawn = (noise.draw(t, start, batch.shape) for t in range(len(schedule)))
-        for column in _terms_and_errors(denoise, schedule, batch, drawn, levels, variance):
+        asked = telling(denoise, [x[start : start + batch_size] for x in told])
+        for column in _terms_and_errors(asked, schedule, batch, drawn, levels, variance):
             columns.append(column)
             if bar:
                 bar.add(1)
@@ -260,6 +262,13 @@ def _terms_and_errors(
         term = variational_bound_terms(schedule, x_start, x_t, step, back, levels)
         both = ops.stack([term, squared_error(back.x_start, x_start)])
         yield ops.convert_to_numpy(ops.stop_gradient(both))
+
+
+def _checked_labels(labels: Any, images: np.ndarray) -> list[Any]:
+    """What a denoise function is told of the images, if anything."""
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"there are {len(labels)} labels of {len(images)} images. Pass one each.")
+    return [] if labels is None else [labels]
 
 
 def _checked_levels(images: Any, levels: int) -> np.ndarray:

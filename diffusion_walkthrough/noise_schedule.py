@@ -84,6 +84,17 @@ def jsd_betas(timesteps: int) -> FloatArray:
     return 1.0 / np.arange(timesteps, 0, -1, dtype=np.float64)
 
 
+def straight_betas(timesteps: int) -> FloatArray:
+    """β such that √(1-ᾱ) / √ᾱ is s / (1 - s), with s = 1/T, 2/T, …, 1: the path of rectified flow.
+
+    Divided by √ᾱ + √(1-ᾱ), x_t of Eq. 4 is then (1 - s) x_0 + s ε, on a straight line (Liu et al.
+    2022, arXiv 2209.03003). Its last step leaves nothing of the image. Shape ``(T,)``.
+    """
+    share = np.arange(timesteps + 1, dtype=np.float64) / timesteps
+    signal = (1 - share) ** 2 / ((1 - share) ** 2 + share**2)
+    return 1 - signal[1:] / signal[:-1]
+
+
 def make_betas(
     name: str = "linear",
     timesteps: int = REFERENCE_TIMESTEPS,
@@ -95,24 +106,26 @@ def make_betas(
 
     Most schedules are multiplied by ``1000 / timesteps``, so that fewer steps add as much noise
     in all; ``scaled=False`` leaves them raw, and an image then survives a short chain. The
-    schedules "cosine" and "jsd" fit any number of steps as they are and take no notice of the last
-    three; "const" is ``beta_end`` throughout.
+    schedules "cosine", "jsd" and "straight" fit any number of steps as they are and take no notice
+    of the last three; "const" is ``beta_end`` throughout.
 
     Args:
         name: ``"linear"``, ``"cosine"``, ``"sigmoid"``, ``"quad"``, ``"warmup10"``,
-            ``"warmup50"``, ``"const"`` or ``"jsd"``.
+            ``"warmup50"``, ``"const"``, ``"jsd"`` or ``"straight"``.
         timesteps: T, the number of steps, at least 1.
         beta_start: β of the first step at T = 1000, in (0, 1).
         beta_end: β of the last step at T = 1000, in (0, 1), not below ``beta_start``.
         scaled: whether to scale the schedule to T.
 
     Returns:
-        float64 array of shape ``(timesteps,)``, values in (0, 0.999]; only ``"jsd"`` ends in 1.
-        Raises TypeError or ValueError as :class:`ScheduleParameters` does.
+        float64 array of shape ``(timesteps,)``, values in (0, 0.999]; only those of ``"jsd"`` and
+        ``"straight"`` end in 1. Raises TypeError or ValueError as :class:`ScheduleParameters` does.
     """
     checked = ScheduleParameters(name, timesteps, beta_start, beta_end, scaled)
     if checked.name == "jsd":
         return jsd_betas(checked.timesteps)
+    if checked.name == "straight":
+        return straight_betas(checked.timesteps)
     if checked.name == "cosine":
         return np.minimum(cosine_betas(checked.timesteps), LARGEST_BETA)
     ends = checked.timesteps, checked.beta_start, checked.beta_end
@@ -291,8 +304,8 @@ def _check_something_is_left(alphas_cumprod: FloatArray) -> None:
     gone = np.flatnonzero(alphas_cumprod < np.finfo(np.float64).tiny)
     if gone.size and not (gone[0] == len(alphas_cumprod) - 1 and alphas_cumprod[-1] == 0):
         raise ValueError(
-            f"alphas_cumprod[{gone[0]}] = {alphas_cumprod[gone[0]]} must be above 0: from this "
-            "step on nothing is left of the image, and the way back divides by zero. "
+            f"alphas_cumprod[{gone[0]}] = {alphas_cumprod[gone[0]]:.3g} is too small to divide "
+            "by: from this step on nothing is left of the image, and the way back divides by zero. "
             "Use smaller betas or fewer steps, for example make_betas('cosine', 1000)."
         )
 

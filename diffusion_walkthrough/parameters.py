@@ -26,14 +26,20 @@ from diffusion_walkthrough.files.plain_data import (
 from diffusion_walkthrough.files.records import Additions, Record
 from diffusion_walkthrough.files.writing import write_whole
 
-SCHEDULE_NAMES = ("linear", "cosine", "sigmoid", "quad", "warmup10", "warmup50", "const", "jsd")
+SCHEDULE_NAMES = (
+    "linear", "cosine", "sigmoid", "quad", "warmup10", "warmup50", "const", "jsd", "straight",
+)  # fmt: skip
+#: Schedules that leave nothing of the image (ᾱ = 0) at their last step.
+ENDING_IN_NOTHING = ("jsd", "straight")
 PREDICTION_NAMES = ("noise", "x_start", "x_prev", "v", "flow")
 VARIANCE_NAMES = ("fixed_small", "fixed_large", "learned")
 LOSS_NAMES = ("mse", "kl")
 PRECISION_NAMES = ("float32", "mixed_float16", "mixed_bfloat16")
 
 FILE_FORMAT = "diffusion_walkthrough.parameters"
-FILE_VERSION = 3
+FILE_VERSION = 4
+#: Written for a model that is told no labels, as it was before there were any.
+VERSION_WITHOUT_LABELS = 3
 
 #: The published linear schedule was made for this many steps.
 REFERENCE_TIMESTEPS = 1000
@@ -44,6 +50,7 @@ SMALLEST_BETA = 1e-8
 # More than anybody has needed, and little enough that a mistyped number is met here, and not when
 # the memory is full.
 MOST_TIMESTEPS = 1_000_000
+MOST_STRAIGHT_TIMESTEPS = 10_000  # the first step's β is 1 / T²
 LARGEST_SIDE = 4096
 LARGEST_ATTENTION_SIDE = 128  # 128⁴ pairs of pixels are 1 GB for each image
 MOST_CHANNELS = 1024
@@ -55,6 +62,8 @@ MOST_WEIGHTS = 10_000_000_000  # 40 GB
 LARGEST_BATCH = 1_000_000
 MOST_STEPS = 1_000_000_000
 MOST_PIXEL_LEVELS = 65_536  # 16 bits
+MOST_LABELS = 64
+MOST_LABEL_VALUES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +72,9 @@ class ScheduleParameters(Record):
 
     The defaults are the linear schedule of the DDPM paper (section 4). ``scaled`` multiplies both
     ends by 1000 / timesteps, so that a short schedule still ends in (nearly) pure noise; at 1000
-    steps it changes nothing. The schedules "cosine" and "jsd" fit any number of steps as they are
-    and do not use ``beta_start``, ``beta_end`` and ``scaled``; "const" does not use ``beta_start``.
+    steps it changes nothing. The schedules "cosine", "jsd" and "straight" fit any number of steps
+    as they are and do not use ``beta_start``, ``beta_end`` and ``scaled``; "const" does not use
+    ``beta_start``.
 
     Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy.
     """
@@ -86,7 +96,12 @@ class ScheduleParameters(Record):
             start = checks.written("beta_start", self.beta_start)
             rule = f"beta_end must not be below {start}, as noise grows"
             self._refuse("beta_end", rule, "Exchange the two")
-        if self.name not in ("cosine", "jsd"):
+        if self.name == "straight" and self.timesteps > MOST_STRAIGHT_TIMESTEPS:
+            rule = (
+                f"in more than {MOST_STRAIGHT_TIMESTEPS} steps the first would be lost in rounding"
+            )
+            self._refuse("timesteps", rule, f"Use at most {MOST_STRAIGHT_TIMESTEPS}")
+        if self.name not in ("cosine", "jsd", "straight"):
             self._check_first_step("beta_end" if self.name == "const" else "beta_start")
 
     def _check_first_step(self, name: str) -> None:
@@ -109,6 +124,10 @@ class UNetParameters(Record):
     ``attention_sizes`` names the sides (in pixels, not level numbers) that get self-attention; the
     middle always has it. ``dropout`` is a share in [0, 1); ``groups`` is for group normalization.
 
+    ``labels`` is what the network is told of an image beside the time: the name of each label and
+    how many values it has, 0 and up, as (("digit", 10),) or {"hat": 13, "glasses": 5}. The names
+    are for messages, their order is that of the columns. With none, the network is told nothing.
+
     Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy.
     """
 
@@ -120,6 +139,9 @@ class UNetParameters(Record):
     attention_sizes: tuple[int, ...] = (16,)
     dropout: float = 0.1
     groups: int = 32
+    labels: tuple[tuple[str, int], ...] = ()
+
+    _only_if_used: ClassVar[tuple[str, ...]] = ("labels",)
 
     def __post_init__(self) -> None:
         self._check("image_size", checks.side, LARGEST_SIDE)
@@ -131,6 +153,7 @@ class UNetParameters(Record):
         self._check("attention_sizes", checks.descending, LARGEST_SIDE, MOST_LEVELS)
         rule = "from 0 to below 1, at most 0.99"
         self._check("dropout", checks.real, rule, lambda v: 0 <= v <= 0.99)
+        self._check("labels", checks.named_counts, MOST_LABEL_VALUES, MOST_LABELS)
         self._check_levels()
         self._check_widths()
         self._check_costs()
@@ -196,6 +219,7 @@ class UNetParameters(Record):
                 self._refuse("width_multipliers" if middle else "attention_sizes", rule, remedy)
         blocks, last = self.residual_blocks, self.level_widths[-1]
         weights = sum((45 * blocks + 27) * width**2 for width in self.level_widths) + 40 * last**2
+        weights += 4 * self.base_width * sum(count + 1 for _, count in self.labels)
         if weights > MOST_WEIGHTS:
             rule = (
                 f"with widths of {checks.shown(self.level_widths)} the network would have some "
@@ -233,7 +257,10 @@ class TrainingParameters(Record):
     ``horizontal_flip`` mirrors half of the images, which is right for photographs and wrong for
     digits;
     ``precision`` is that of the network's computations, one of Keras's policies: "float32",
-    "mixed_float16" or "mixed_bfloat16"; weights and everything outside the network are float32.
+    "mixed_float16" or "mixed_bfloat16"; weights and everything outside the network are float32;
+    ``label_dropping`` is the share of images whose labels are left out, all of one image together,
+    so that the network learns to do without as well, which guidance needs (of a network that is
+    told labels).
 
     Raises TypeError or ValueError naming the parameter, its value, the rule and the remedy.
     """
@@ -247,7 +274,9 @@ class TrainingParameters(Record):
     horizontal_flip: bool = True
     precision: str = "float32"
     gradient_accumulation_steps: int = 1
+    label_dropping: float = 0.1
 
+    _only_if_used: ClassVar[tuple[str, ...]] = ("label_dropping",)
     _added_later: ClassVar[Additions] = {
         "decay_steps": (2, None),
         "precision": (3, "float32"),
@@ -262,6 +291,8 @@ class TrainingParameters(Record):
         self._check("batch_size", checks.integer, 1, LARGEST_BATCH)
         self._check("horizontal_flip", checks.flag)
         self._check("precision", checks.choice, PRECISION_NAMES)
+        rule = "from 0 to below 1"
+        self._check("label_dropping", checks.real, rule, lambda v: 0 <= v < 1)
         self._check("gradient_accumulation_steps", checks.integer, 1, LARGEST_BATCH)
         parts = self.gradient_accumulation_steps
         if self.batch_size % parts:
@@ -284,7 +315,8 @@ class DiffusionParameters(Record):
 
     ``prediction`` is what the network is asked for: the "noise" (Eq. 11 of the DDPM paper), the
     clean image "x_start", the mean of the step back, "x_prev" (Eq. 8), or a mix of noise and image:
-    "v" (Salimans and Ho 2022, arXiv 2202.00512) or "flow", their difference. ``variance`` is that
+    "v" (Salimans and Ho 2022, arXiv 2202.00512) or "flow", their difference, the velocity of
+    rectified flow (Liu et al. 2022, arXiv 2209.03003). ``variance`` is that
     of a backward step (section 3.2): "fixed_large" is β, "fixed_small" is the posterior variance β̃,
     and "learned" has the network predict its logarithm too. ``loss`` is "mse", the mean squared
     error of the prediction (Eq. 14), or "kl", the term of the variational bound (Eq. 5);
@@ -322,9 +354,18 @@ class DiffusionParameters(Record):
             )
             remedy = f"Use {checks.written('loss', 'kl')}, or one of the fixed variances"
             self._refuse("loss", rule, remedy)
-        if self.schedule.name == "jsd" and self.prediction == "noise":
+        dropped = self.training.label_dropping
+        if not self.unet.labels and dropped != TrainingParameters.label_dropping:
             rule = (
-                f"after the last step of the schedule {checks.shown('jsd')} nothing is left of the "
+                "the network is told no labels (those of unet are none), so that none can be left"
+            )
+            raise ValueError(
+                checks.message("label_dropping", dropped, f"{rule} out", "Leave it as it is")
+            )
+        if self.schedule.name in ENDING_IN_NOTHING and self.prediction == "noise":
+            name = checks.shown(self.schedule.name)
+            rule = (
+                f"after the last step of the schedule {name} nothing is left of the "
                 "image (ᾱ = 0), so that no guess of the noise says what the image was: Eq. 15 "
                 "divides by √ᾱ"
             )
@@ -383,6 +424,23 @@ class DiffusionParameters(Record):
             prediction="v",
             variance="fixed_small",
         )
+
+    @classmethod
+    def digits_conditional(cls) -> DiffusionParameters:
+        """The model of the digits, told which digit each is: the label of the data set."""
+        return cls.digits()._told((("digit", 10),))
+
+    @classmethod
+    def faces_conditional(cls) -> DiffusionParameters:
+        """The model of the faces, told the attributes that ``faces.KEPT_OUT`` speaks of.
+
+        Pairs of these are never shown together, which asks what guidance makes of them.
+        """
+        attributes = ("hat", 13), ("glasses", 5), ("beard", 4)
+        return cls.faces()._told((*attributes, ("hair_colour", 9), ("clothes_colour", 8)))
+
+    def _told(self, labels: tuple[tuple[str, int], ...]) -> DiffusionParameters:
+        return dataclasses.replace(self, unet=dataclasses.replace(self.unet, labels=labels))
 
     @classmethod
     def mnist(cls) -> DiffusionParameters:
@@ -476,18 +534,25 @@ def save_parameters(
     The file appears whole or not at all. Saving the same parameters again changes nothing, so a
     notebook can be run twice. Returns the path.
 
-    Raises FileExistsError if a file with other content is there and ``overwrite`` is False,
-    ValueError for another suffix, FileNotFoundError if the folder does not exist, and TypeError
-    for anything but ``DiffusionParameters``.
+    Raises FileExistsError if a file with other content is there and ``overwrite`` is False, or one
+    that is not of parameters at all; ValueError for another suffix; FileNotFoundError if the folder
+    does not exist; and TypeError for anything but ``DiffusionParameters``.
     """
     if not isinstance(parameters, DiffusionParameters):
         raise TypeError(
             f"save_parameters writes DiffusionParameters, but got {checks.shown(parameters)}. "
             "Put it into DiffusionParameters(schedule, unet, training) first."
         )
-    target = Path(path).expanduser()
-    content = {"format": FILE_FORMAT, "version": FILE_VERSION, "parameters": parameters.to_dict()}
+    target = checks.path("path", path)
+    checks.flag("overwrite", overwrite)
+    version = FILE_VERSION if parameters.unet.labels else VERSION_WITHOUT_LABELS
+    content = {"format": FILE_FORMAT, "version": version, "parameters": parameters.to_dict()}
     data = plain_data.encode(content, target)
+    if overwrite and target.is_file() and not _is_ours(target):
+        raise FileExistsError(
+            f"{target} is no file of parameters, and stays as it is. Choose another name, or "
+            "remove it yourself."
+        )
     if target.is_file() and not overwrite:
         with contextlib.suppress(OSError, ValueError, TypeError):  # not a file of parameters
             if load_parameters(target) == parameters:
@@ -500,6 +565,13 @@ def save_parameters(
     return target
 
 
+def _is_ours(file: Path) -> bool:
+    """Whether a file is one of parameters, though it may be damaged, or is empty."""
+    with file.open("rb") as opened:
+        begin = opened.read(plain_data.MAX_BYTES)
+    return not begin or FILE_FORMAT.encode() in begin
+
+
 def load_parameters(path: str | os.PathLike[str]) -> DiffusionParameters:
     """Read what ``save_parameters`` wrote; the suffix decides between JSON and pickle.
 
@@ -507,7 +579,7 @@ def load_parameters(path: str | os.PathLike[str]) -> DiffusionParameters:
     pickle that is damaged or holds more than plain data, and ValueError or TypeError for
     everything else that is wrong, naming the file, the problem and the remedy.
     """
-    source = Path(path).expanduser()
+    source = checks.path("path", path)
     in_json = source.suffix.lower() == ".json"
     try:
         with checks.speaking_json() if in_json else contextlib.nullcontext():

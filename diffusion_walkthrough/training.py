@@ -1,9 +1,8 @@
 """Training: hide, ask, mark, nudge, a thousand times; the diffusion model as a Keras model.
 
 A step of training has four parts, and each has one place. :class:`Questions` *hides* images under
-noise, a batch at a time. :meth:`DiffusionModel.call` *asks* the network about them.
-:meth:`DiffusionModel.compute_loss` *marks* its answers. Keras's ``fit`` *nudges* the weights, and
-brings progress bars, callbacks, half precision and several devices.
+noise. :meth:`DiffusionModel.call` *asks* the network. :meth:`DiffusionModel.compute_loss` *marks*
+its answers. Keras's ``fit`` *nudges* the weights, and brings bars, callbacks and half precision.
 """
 
 from __future__ import annotations
@@ -16,14 +15,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from diffusion_walkthrough.backward_sampling import Denoiser, ddpm_step, walk
+from diffusion_walkthrough.backward_sampling import ddpm_step
 from diffusion_walkthrough.engine.cores import keep_operations_on_one_core, side_by_side
 from diffusion_walkthrough.engine.drawing import CompiledNetwork, collected, in_parts
 from diffusion_walkthrough.engine.feeding import QuestionSet
 from diffusion_walkthrough.engine.optimizer import AveragingAdam
 from diffusion_walkthrough.engine.precision import dtype_policy
 from diffusion_walkthrough.engine.running import TrainedOnQuestions, mean_of_batch
-from diffusion_walkthrough.faster_sampling import named
+from diffusion_walkthrough.faster_sampling import named, restarted
+from diffusion_walkthrough.guidance import denoiser, without_some
 from diffusion_walkthrough.loss import mark
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import DiffusionParameters, TrainingParameters
@@ -36,8 +36,8 @@ keep_operations_on_one_core()
 class Questions(QuestionSet):
     """Images hidden under noise, batch by batch: *what was done to this one?*
 
-    A batch depends on nothing but the seed, the epoch and its number. So a run that was killed goes
-    on with the very questions that it would have met, and every backend and device is asked alike.
+    A batch depends on nothing but the seed, the epoch and its number: a run that was killed goes on
+    with the questions that it would have met, and every backend and device is asked alike.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Questions(QuestionSet):
         mirror: bool = False,
         steps_per_epoch: int | None = None,
         always_alike: bool = False,
+        label_dropping: float = 0.0,
     ) -> None:
         """Plan the batches.
 
@@ -60,16 +61,16 @@ class Questions(QuestionSet):
             schedule: how strong the noise is at each step t.
             batch_size: images a batch; the last one of a pass through them has what is left.
             seed: of the order, the steps and the noise.
-            labels: int32 ``(n, …)``, for a network that is told them.
-            weights: float32 ``(n,)``, how much each image counts in the loss.
+            labels, weights: int32 ``(n, …)``, what is told; float32 ``(n,)``, how much it counts.
             shuffle: whether each pass through the images has an order of its own.
             mirror: whether to mirror half of the images (``horizontal_flip``).
             steps_per_epoch: how many batches an epoch has; None for one pass through the images.
             always_alike: whether to ask the same in every epoch, as for a measurement.
+            label_dropping: the share of images whose labels are left out, but in a measurement.
         """
         super().__init__(always_alike, batch_size, seed)
-        self.images, self.labels, self.weights = images, labels, weights
-        self.schedule, self.shuffle, self.mirror = schedule, shuffle, mirror
+        self.images, self.labels, self.weights, self.schedule = images, labels, weights, schedule
+        self.shuffle, self.mirror, self.label_dropping = shuffle, mirror, label_dropping
         self.batches = math.ceil(len(images) / batch_size)
         self.steps = steps_per_epoch or self.batches
 
@@ -86,6 +87,7 @@ class Questions(QuestionSet):
         chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
         labels, weights = (None if x is None else x[chosen] for x in (self.labels, self.weights))
         random = np.random.default_rng([self.seed, round_, place, 1 + self.always_alike])
+        labels = without_some(labels, random, self.label_dropping * (not self.always_alike))
         return hidden(self.schedule, random, self.images[chosen], labels, weights, self.mirror)
 
 
@@ -99,9 +101,8 @@ def hidden(
 ) -> tuple[Any, ...]:
     """Hide images under noise, each at a step t of its own (Eq. 4).
 
-    Returns:
-        What the network is shown, ``(x_t, t)`` or ``(x_t, t, labels)``; what was done, a dictionary
-        with ``x_start`` and ``noise``; and the weights, if there are any.
+    Returns what the network is shown, ``(x_t, t)`` or ``(x_t, t, labels)``; what was done, a
+    dictionary with ``x_start`` and ``noise``; and the weights, if there are any.
     """
     if mirror:
         half = random.random((len(x_start), 1, 1, 1)) < 0.5
@@ -123,8 +124,7 @@ class DiffusionModel(TrainedOnQuestions):
         diffusion_parameters: all that defines the model.
         schedule: the noise schedule with its tables.
         network: the UNet, a functional model from ``[x_t, t]`` (and labels) to its answer.
-        denoise: the network as a denoise function, compiled: ``(x_t, t) -> x_start``; its
-            ``ask(x_t, t)`` is the network's own answer, by default the noise that it sees.
+        denoise: the network as a denoise function, compiled; its ``ask`` answers as it does.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class DiffusionModel(TrainedOnQuestions):
             self.network = network or build_unet(parameters.unet, parameters.variance == "learned")
         self.ask = side_by_side(self.network)
         reading = self.schedule, parameters.prediction, parameters.variance
-        self.denoise = Denoiser(CompiledNetwork(self.network), *reading)
+        self.denoise = denoiser(CompiledNetwork(self.network), *reading, parameters.unet.labels)
 
     def call(self, shown: Any, training: bool = False) -> Any:
         """Ask the network about noisy images: ``(x_t, t)``, or ``(x_t, t, labels)``."""
@@ -179,8 +179,8 @@ class DiffusionModel(TrainedOnQuestions):
     ) -> Questions:
         """Make images, once checked, into :class:`Questions`: those that ``fit`` asks."""
         images, labels, weights = self.checked(images, labels, weights)
-        told = {"labels": labels, "weights": weights, "seed": self.seed, **options}
-        return Questions(images, self.schedule, **told)
+        told = {"labels": labels, "weights": weights, "label_dropping": self.label_dropping}
+        return Questions(images, self.schedule, **{"seed": self.seed, **told, **options})
 
     def sample(
         self, n: int, seed: Any = None, step: Callable[..., Any] | str = ddpm_step, **options: Any
@@ -191,22 +191,22 @@ class DiffusionModel(TrainedOnQuestions):
             n: how many, at least 1.
             seed: makes them repeatable; None draws new ones each time.
             step: how to step back, a function or a name of ``faster_sampling.SAMPLERS``.
-            **options: those of ``backward_sampling.walk``, of the step, and of the spacing:
-                ``model.sample(64, step="ddim", steps=20, spacing="karras", eta=0.5)``.
+            **options: ``batch_size``, those of ``faster_sampling.restarted``, the step, its spacing
+                and ``told``: ``model.sample(64, step="ddim", steps=20, labels=3, restarts=3)``.
         """
         return collected(self.drawn(n, seed, step, **options), self.shape_of(n))
 
     def drawn(self, n: int, seed: Any = None, step: Any = ddpm_step, **options: Any) -> Any:
         """Hand out the images of ``sample`` some at a time, for more than memory has room for."""
-        shape, (step, options) = self.shape_of(n), named(self.schedule, step, **options)
-        return in_parts(walk, step, self.denoise, self.schedule, shape, seed=seed, **options)
+        shape, options = self.shape_of(n), self.told(n, **options)
+        step, options = named(self.schedule, step, **options)
+        return in_parts(restarted, step, self.denoise, self.schedule, shape, seed=seed, **options)
 
 
 def learning_rate_schedule(parameters: TrainingParameters) -> Any:
     """Build the learning rate: an even rise over the warm-up, then constant, or falling to 0.
 
-    With ``decay_steps``, the length of the whole run, it falls along half a cosine. Returns a
-    number, or a Keras schedule from step to learning rate.
+    With ``decay_steps`` it falls along half a cosine. Returns a number, or a Keras schedule.
     """
     schedules = keras.optimizers.schedules
     rate, warmup, total = parameters.learning_rate, parameters.warmup_steps, parameters.decay_steps
@@ -219,7 +219,7 @@ def learning_rate_schedule(parameters: TrainingParameters) -> Any:
 def make_optimizer(parameters: TrainingParameters) -> keras.optimizers.Optimizer:
     """Build the original's optimizer: Adam and averaged weights (appendix B), warm-up, clipping.
 
-    The last two are not in the paper, only in its program (``scripts/run_cifar.py``).
+    The last two are in its program only (``scripts/run_cifar.py``).
     """
     return AveragingAdam(
         learning_rate_schedule(parameters),

@@ -101,6 +101,29 @@ def embed_timestep(t: Any, base_width: int, name: str | None = None) -> Any:
     return dense(4 * base_width, name=_within(name, "dense_2"))(embedding)
 
 
+def embed_labels(
+    labels: Any, described: tuple[tuple[str, int], ...], width: int, name: str | None = None
+) -> Any:
+    """Look up a learned row for each label of an image, and add the rows up: ``(batch, width)``.
+
+    Each label has a table of its own, whose first row stands for "not said", -1. That row is
+    learned too: zeros would not be, and class 0 is a class.
+
+    Args:
+        labels: int32 ``(batch,)``, of several ``(batch, how many)``: from 0, or -1 for "not said".
+        described: the name of each label and how many values it has, as in ``UNetParameters``.
+        width: of the result.
+        name: what the names of the tables begin with.
+    """
+    columns = [labels] if len(described) == 1 else ops.unstack(labels, len(described), axis=1)
+    spread = keras.initializers.RandomNormal(stddev=1 / math.sqrt(len(described)))
+    rows = [
+        layers.Embedding(count + 1, width, spread, name=_within(name, word))(column + 1)
+        for (word, count), column in zip(described, columns, strict=True)
+    ]
+    return sum(rows[1:], rows[0])
+
+
 def residual_block(
     x: Any,
     embedding: Any,
@@ -199,11 +222,16 @@ def build_unet(
         A functional ``keras.Model`` from ``[x_t, t]``, shapes ``(batch, height, width, channels)``
         and ``(batch,)``, to the predicted noise, same shape as ``x_t``; with a learned variance
         twice the channels, the second half being its logarithm. ``t`` may be real-valued; whole
-        numbers are converted.
+        numbers are converted. A network that is told labels has them as a third input, int32
+        ``(batch,)``, of several ``(batch, how many)``; see :func:`embed_labels`.
     """
     x_t = keras.Input(parameters.image_shape, dtype="float32", name="x_t")
     t = keras.Input((), dtype="float32", name="t")
-    embedding = embed_timestep(t, parameters.base_width, "time")
+    shown, embedding = [x_t, t], embed_timestep(t, parameters.base_width, "time")
+    if told := parameters.labels:
+        labels = keras.Input(() if len(told) == 1 else (len(told),), dtype="int32", name="labels")
+        shown.append(labels)
+        embedding = embedding + embed_labels(labels, told, 4 * parameters.base_width, "labels")
 
     skips = _down(conv(parameters.base_width, name="first")(x_t), embedding, parameters)
     h = _middle(skips[-1], embedding, parameters)
@@ -212,7 +240,7 @@ def build_unet(
     h = ops.silu(normalize(h, parameters.groups, "last-norm"))
     channels = output_channels(parameters, learned_variance)
     answer = conv(channels, scale=ALMOST_ZERO, name="last-conv")(h)
-    network = keras.Model([x_t, t], answer, name=name)
+    network = keras.Model(shown, answer, name=name)
     network.autocast = False  # in bfloat16, step 999 would become 1000; each layer casts for itself
     return network
 

@@ -23,8 +23,10 @@ if os.environ.get("MUTANT"):
 # named here takes less than 15 s.
 SLOWEST_FIRST = (
     "08b_the_machine.ipynb", "05_training.ipynb", "06_backward_sampling.ipynb",
-    "07_evaluation.ipynb", "09_faster_sampling.ipynb", "00_start_here.ipynb",
-    "test_data_sets.py", "08_scaling_up.ipynb", "04b_the_bound.ipynb", "test_checkpoints.py",
+    "07_evaluation.ipynb", "09_faster_sampling.ipynb", "11_flow_matching.ipynb",
+    "00_start_here.ipynb",
+    "test_data_sets.py", "08_scaling_up.ipynb", "12_bug_hunt.ipynb", "test_patients.py",
+    "04b_the_bound.ipynb", "test_checkpoints.py",
     "test_precision.py", "test_resuming.py", "test_backward_sampling.py", "04_loss.ipynb",
     "test_training_choices.py", "test_loss.py", "test_cores.py", "test_running.py",
     "test_devices.py", "07b_new_images.ipynb", "test_training.py",

@@ -26,12 +26,17 @@ def pocket_network(parameters: DiffusionParameters = TINY, width: int = 16) -> k
         t = keras.Input((), name="t")
         row = layers.Embedding(parameters.schedule.timesteps, width, name="row")(t)
         h = layers.Dense(width, name="in")(layers.Flatten()(x_t)) + row
+        shown = [x_t, t]
+        if parameters.unet.labels:  # one label
+            ((_, count),) = parameters.unet.labels
+            shown.append(keras.Input((), dtype="int32", name="told"))
+            h = h + layers.Embedding(count + 1, width, name="labels")(shown[2] + 1)
         if parameters.unet.dropout:
             h = layers.Dropout(parameters.unet.dropout)(h)
         channels = parameters.unet.channels * (2 if parameters.variance == "learned" else 1)
         size = parameters.unet.image_size
         answer = layers.Dense(size * size * channels, name="out")(ops.silu(h))
-        return keras.Model([x_t, t], layers.Reshape((size, size, channels))(answer), name="pocket")
+        return keras.Model(shown, layers.Reshape((size, size, channels))(answer), name="pocket")
 
 
 def pocket_parameters(**changes) -> DiffusionParameters:

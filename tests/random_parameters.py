@@ -57,6 +57,7 @@ def unet_values(rng: random.Random, most: int = 4) -> dict[str, object]:
         "attention_sizes": rng.sample(sides, rng.randint(0, levels)),
         "dropout": rng.choice([0.0, 0.0, 0.1, 0.99]),
         "groups": groups,
+        "labels": rng.choice([(), (), {"class": 3}, [["hat", 2], ["glasses", 4]]]),
     }
 
 

@@ -21,7 +21,7 @@ NAME = PACKAGE.name
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 # In the contract for later chapters, or not worth a place in the picture.
-NOT_DRAWN = {"__main__", "guidance", "flow_matching", "bug_hunt"}
+NOT_DRAWN = {"__main__"}
 # What may not be imported with the module, only inside a function that needs it.
 NOT_AT_THE_TOP = {
     "__init__": {"numpy", "keras", "scipy", "tensorflow"},

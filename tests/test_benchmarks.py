@@ -205,3 +205,21 @@ def test_the_walks_in_fewer_steps_are_those_of_the_pages(monkeypatch):
     assert text.count(" | 0.") >= len(shown)
     for name in ("few_steps", "machine", "results"):
         sys.modules.pop(name)
+
+
+def test_the_targets_of_flow_matching_are_trained_alike_and_tabled(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    script = importlib.import_module("flow_matching")
+    made = {name: script.settings("digits", name, 500) for name in script.TARGETS}
+    assert made["flow"].schedule.name == "straight"
+    assert [p.prediction for p in made.values()] == ["noise", "v", "v", "flow"]
+    assert len({p.training for p in made.values()}) == 1
+    assert len({p.unet for p in made.values()}) == 1
+    equal = {"kind": "equal", "data": "digits", "target": "flow", "walk": "DDIM", "evaluations": 10}
+    after = {"kind": "reflow", "data": "faces", "model": "after", "evaluations": 1, "bend": 0.1}
+    runs = [{**equal, "marks": [mark, 0.9, 0.8]} for mark in (0.2, 0.4)]
+    rows = script.tables([*runs, {**after, "marks": [0.5]}]).splitlines()
+    assert "| flow | DDIM | 10 | 0.30 (0.20-0.40) | 0.90 (0.90-0.90) | 0.80 (0.80-0.80) |" in rows
+    assert "| after | 0.10 (0.10-0.10) | 1 | 0.50 (0.50-0.50) |" in rows
+    for name in ("flow_matching", "few_steps", "machine", "results"):
+        sys.modules.pop(name)

@@ -10,6 +10,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -361,6 +362,72 @@ def test_after_a_kill_between_the_two_renames_the_earlier_model_is_put_back(
     np.testing.assert_array_equal(prediction(load_model(tmp_path / "model")), prediction(first))
 
 
+@pytest.mark.parametrize("value", [None, 3, b"model", ""])
+def test_what_can_be_no_path_is_refused(value, first):
+    for door in (load_model, lambda path: save_model(first, path, overwrite=True)):
+        with pytest.raises((TypeError, ValueError), match="must be a path, as text"):
+            door(value)
+
+
+@pytest.mark.parametrize("overwrite", ["no", 1, None])
+def test_only_true_overwrites(tmp_path, first, overwrite):
+    save_model(first, tmp_path / "model")
+    with pytest.raises(TypeError, match="overwrite must be True or False"):
+        save_model(first, tmp_path / "model", overwrite=overwrite)
+
+
+def test_a_place_below_a_file_is_told(tmp_path, first):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"file is a file, and not a folder"):
+        save_model(first, tmp_path / "file" / "runs" / "model")
+
+
+def test_a_pipe_by_the_name_of_a_model_is_told(tmp_path):
+    os.mkfifo(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="is not a saved model"):
+        load_model(tmp_path / "model.keras")
+
+
+def test_a_model_that_was_compiled_and_not_trained_loads_without_a_warning(tmp_path):
+    model = random_model(3)
+    model.compile()
+    save_model(model, tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(prediction(again), prediction(model))
+
+
+def test_a_run_is_named_by_its_folder_and_its_newest_model_is_loaded(tmp_path, first, second):
+    (tmp_path / "run" / "resume").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"run: this run has saved no model yet.*goes on"):
+        load_model(tmp_path / "run")
+    save_model(first, tmp_path / "run" / "model")
+    np.testing.assert_array_equal(prediction(load_model(tmp_path / "run")), prediction(first))
+    save_model(second, tmp_path / "run" / "model", overwrite=True)
+    np.testing.assert_array_equal(prediction(load_model(tmp_path / "run")), prediction(second))
+    save_model(first, tmp_path / "run" / "model" / "model")  # a model is itself, whatever is in it
+    found = load_model(tmp_path / "run" / "model")
+    np.testing.assert_array_equal(prediction(found), prediction(second))
+
+
+def test_the_model_of_a_run_that_was_killed_while_replacing_it_is_put_back(tmp_path, first):
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    left = f".~{writing._HOST}-{dead.pid}-1f2e3d4c-old-model"
+    save_model(first, tmp_path / "model").rename(tmp_path / left)
+    np.testing.assert_array_equal(prediction(load_model(tmp_path)), prediction(first))
+
+
+@pytest.mark.parametrize("name", ["model", "model.keras"])
+def test_a_network_that_the_parameters_do_not_describe_is_not_saved(tmp_path, name):
+    parameters = dataclasses.replace(TINY, unet=dataclasses.replace(SMALLEST_UNET, base_width=8))
+    model = DiffusionModel(TINY, seed=0, network=DiffusionModel(parameters, seed=0).network)
+    with pytest.raises(ValueError, match=r"could not build it again.*network\.save_weights"):
+        save_model(model, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_while_another_process_replaces_a_model_the_error_says_where_it_is(tmp_path, first):
     left = f".~{writing._HOST}-{os.getppid()}-1f2e3d4c-old-model"
     save_model(first, tmp_path / "model").rename(tmp_path / left)
@@ -542,3 +609,24 @@ def test_without_a_model_the_error_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="Run chapter 05 with DATA = 'cifar10' first"):
         model_of("cifar10")
+
+
+@pytest.mark.parametrize("name", ["folder", "file.keras"])
+def test_a_model_that_is_told_labels_comes_back_with_them(tmp_path, name):
+    told = dataclasses.replace(SMALLEST_UNET, labels={"hat": 3, "glasses": 2})
+    model = random_model(3, dataclasses.replace(TINY, unet=told))
+    again = load_model(save_model(model, tmp_path / name))
+    assert again.diffusion_parameters == model.diffusion_parameters
+    x_t = np.random.default_rng(5).standard_normal((3, 4, 4, 1)).astype("float32")
+    shown = x_t, np.array([0, 4, 9], "float32"), np.array([[0, 1], [2, 0], [-1, -1]], "int32")
+    answers = [keras.ops.convert_to_numpy(one(shown)) for one in (model, again)]
+    np.testing.assert_array_equal(*answers)
+
+
+def test_parameters_that_lost_or_found_labels_do_not_fit_the_weights(tmp_path):
+    told = dataclasses.replace(TINY, unet=dataclasses.replace(SMALLEST_UNET, labels={"hat": 3}))
+    for saved, edited in ((told, TINY), (TINY, told)):
+        folder = save_model(DiffusionModel(saved), tmp_path / "model", overwrite=True)
+        save_parameters(edited, folder / "parameters.json", overwrite=True)
+        with pytest.raises(ValueError, match="parameters beside"):
+            load_model(folder)

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,21 @@ class Unprintable:
 )
 def test_any_value_is_shown_in_few_letters(value):
     assert 0 < len(checks.shown(value)) <= 80
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, b"run", ["run"], "", "a\0b", "x" * 256, "a/" + "ü" * 200, "x/" * 3000]
+)
+def test_what_can_be_no_path_is_refused(value):
+    with pytest.raises((TypeError, ValueError), match="folder must be a path, as text") as caught:
+        checks.path("folder", value)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_path_may_be_long_and_begin_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert checks.path("folder", "~/run") == tmp_path / "run"
+    assert checks.path("folder", Path("ü" * 127 + "/" + "x" * 255)).name == "x" * 255
 
 
 def test_short_values_are_shown_as_they_are():

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import sys
@@ -334,6 +335,90 @@ def test_pixels_that_do_not_use_their_range_are_warned_of(tmp_path, highest):
         assert images.max() == np.float32(highest / 127.5 - 1)
 
 
+def dark_npz(folder):
+    np.savez(folder / "own.npz", images=np.ones((3, 4, 4), np.uint8))
+    return folder / "own.npz"
+
+
+def dark_folder(folder):
+    save_picture(folder / "a.png", np.ones((4, 4), np.uint8))
+    return folder
+
+
+def labelled_folder(folder):
+    save_picture(folder / "cats" / "a.png", np.full((4, 4), 99, np.uint8))
+    (folder / "cats" / "b.heic").touch()
+    return folder
+
+
+def animated(folder):
+    frames = [Image.new("L", (4, 4), grey) for grey in (99, 200)]
+    frames[0].save(folder / "a.gif", save_all=True, append_images=frames[1:])
+    return folder
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("load", [load_images, training_and_held_out])
+@pytest.mark.parametrize("kind", [dark_npz, dark_folder, labelled_folder, animated])
+def test_a_warning_names_the_line_that_asked_for_the_images(tmp_path, kind, load):
+    path = kind(tmp_path)
+    with warnings.catch_warnings(record=True) as caught, contextlib.suppress(ValueError):
+        warnings.simplefilter("always")
+        load(path)  # too few of them to hold some out
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("arrays", "unread"),
+    [
+        ({"images": 1, "y": 0}, "y"),
+        ({"x_train": 1, "labels": 0, "mean": 0}, "labels, mean"),
+        ({"images": 1, "labels": 0, "y_train": 0}, "y_train"),
+    ],
+)
+def test_arrays_that_are_not_read_are_warned_of(tmp_path, arrays, unread):
+    kinds = [np.zeros(3, int), np.full((3, 4, 4), 99, np.uint8)]
+    np.savez(tmp_path / "own.npz", **{name: kinds[kind] for name, kind in arrays.items()})
+    with pytest.warns(UserWarning, match=f"also holds {unread}, which is not read. Labels are"):
+        load_images(tmp_path / "own.npz")
+
+
+def test_arrays_of_the_other_split_are_no_reason_to_warn(tmp_path):
+    pixels = np.full((3, 4, 4), 99, np.uint8)
+    np.savez(tmp_path / "own.npz", x_train=pixels, x_test=pixels, y_test=[0, 1, 2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for split in ("train", "test"):
+            load_images(tmp_path / "own.npz", split=split)
+
+
+@pytest.mark.parametrize("name", [None, 3, b"digits", ["digits"], ""])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises((TypeError, ValueError), match="name must be a path, as text"):
+        load_images(name)
+
+
+def test_a_name_too_long_for_any_file_is_not_looked_for():
+    for name in ("x" * 400, "x" * 10**6, "x/" * 10**5 + "a.png", Path("x" * 5000)):
+        with pytest.raises((ValueError, FileNotFoundError)) as caught:
+            load_images(name)
+        assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("images", "remedy"),
+    [
+        (np.ones((2, 4, 4), bool), "from 0 to 1 with images.astype('uint8') * 255."),
+        (np.full((2, 4, 4), 200), "from 0 to 255 with images.astype('uint8')."),
+    ],
+)
+def test_pixels_of_another_type_are_refused_with_how_to_convert_them(tmp_path, images, remedy):
+    np.savez(tmp_path / "own.npz", images=images)
+    with pytest.raises(TypeError) as caught:
+        load_images(tmp_path / "own.npz")
+    assert remedy in str(caught.value)
+
+
 def test_one_bright_pixel_in_the_set_is_enough(tmp_path):
     pixels = np.zeros((3, 4, 4), np.uint8)
     pixels[1, 0, 0] = 33
@@ -571,13 +656,33 @@ def test_the_remedies_do_remedy():
     check_image_range(np.arange(256) / 127.5 - 1)
     check_image_range(np.linspace(0, 1) * 2 - 1)
     check_image_range(np.array([-1.5, 2.0]).clip(-1, 1))
-    for values in (np.linspace(0, 1) / 255, np.arange(256) / 1.0, np.array([0, 1, 1], np.uint8)):
+    some = [np.linspace(0, 1) / 255, np.arange(256) / 1.0, np.array([0, 1, 1], np.uint8)]
+    for values in (
+        *some,
+        np.linspace(-0.5, 0.5),
+        np.arange(256) / 255 - 0.5,
+        np.arange(256) - 128.0,
+    ):
         with pytest.raises(ValueError, match="convert with") as caught:
             check_image_range(values)
         remedy = str(caught.value).partition("convert with ")[2].rstrip(".")
         converted = eval(remedy, {"images": values})  # as a reader would, who copies it
         check_image_range(converted)
         assert (converted.min(), converted.max()) == (-1, pytest.approx(1))
+
+
+@pytest.mark.parametrize(
+    ("images", "piece"),
+    [
+        ([-6.9, -1.0, 0.001], "the lowest value becomes -1"),  # logarithms, not [-128, 127]
+        ([-40.0, 40.0], "the lowest value becomes -1"),
+        ([-1.0005, 1.0004], "run from -1.0005 to 1.0004, but must lie"),
+    ],
+)
+def test_no_remedy_is_a_wrong_guess_and_no_number_hides_what_is_wrong(images, piece):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        check_image_range(np.array(images))
+    assert piece in str(caught.value)
 
 
 def test_digits_that_were_resized_with_overshoot_are_told_from_what_a_sampler_overshot():
@@ -664,3 +769,26 @@ def test_the_companion_is_the_three_or_the_first_with_the_highest_label():
     image, label = companion_of("faces", images, labels)
     np.testing.assert_array_equal(image, images[labels.tolist().index(labels.max())])
     assert label == labels.max()
+
+
+def test_faces_have_as_many_labels_as_are_asked_for():
+    images, labels = load_images("faces", n=20, attributes=["glasses", "hair_colour"])
+    drawn, attributes = faces.draw(20)
+    np.testing.assert_array_equal(images, drawn)
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels[:, 0], attributes["glasses"])
+    np.testing.assert_array_equal(labels[:, 1], attributes["hair_colour"])
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "message"),
+    [
+        ("digits", ["hat"], "only faces have attributes, and 'digits' has one label"),
+        ("faces", ["hats"], r"attributes\[0\]='hats'.*Did you mean 'hat'\?"),
+        ("faces", "hat", "attributes must be a list of names"),
+        ("faces", [], "attributes must be a list of names"),
+    ],
+)
+def test_attributes_that_there_are_not_are_refused(name, attributes, message):
+    with pytest.raises(ValueError, match=message):
+        load_images(name, n=5, attributes=attributes)

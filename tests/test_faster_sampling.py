@@ -34,6 +34,7 @@ from diffusion_walkthrough.faster_sampling import (
     karras_sigmas,
     named,
     restart,
+    restarted,
     spaced,
     time_of,
 )
@@ -535,6 +536,43 @@ def test_a_restart_has_the_noise_of_its_seed_and_the_steps_it_is_told():
     assert asked[:5] == times(PAPER, 5, round(time_of(PAPER, 0.4)))
     with pytest.raises(ValueError, match=r"sigma=1000.*this schedule's first and last σ"):
         restart(EXACT, PAPER, crowd, 1000.0)
+
+
+def test_images_are_restarted_by_a_number():
+    noise = keras.random.SeedGenerator(3)
+    again = p_sample_loop(EXACT, PAPER, (40,), steps=20, seed=noise)
+    for _ in range(2):
+        again = restart(EXACT, PAPER, again, 0.4, seed=noise, steps=10)
+    found = restarted(ddpm_step, EXACT, PAPER, (40,), steps=20, seed=3, restarts=2)
+    np.testing.assert_allclose(numpy(found), numpy(again), atol=1e-5)
+
+
+def asks_nothing(x_t, t):
+    raise AssertionError("asked before the options were looked at")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"restarts": -1}, ValueError, "restarts=-1: .* at least 0"),
+        ({"restarts": True}, TypeError, "restarts=True"),
+        ({"restarts": 1, "restart_sigma": 1e9}, ValueError, "restart_sigma=1.* first and last σ"),
+        ({"restarts": 1, "restart_steps": 999}, ValueError, "restart_steps = 999 must be"),
+        ({"restart_steps": 9}, ValueError, "restart_steps=9: .* there are none. Pass restarts=3"),
+        ({"restart_sigma": 0.4}, ValueError, "restart_sigma=0.4: .* Pass restarts=3"),
+        ({"restarts": 1, "eta": 2.0}, TypeError, "no option 'eta'.*restarts"),
+    ],
+)
+def test_restarts_that_cannot_be_are_refused_before_anything_is_drawn(options, error, message):
+    with pytest.raises(error, match=message):
+        restarted(ddpm_step, asks_nothing, PAPER, (3,), **options)
+
+
+def test_a_learned_variance_that_the_steps_of_a_restart_have_not_is_told_before():
+    network = functools.partial(asks_nothing)
+    network.variance = "learned"
+    with pytest.raises(ValueError, match=r"learned variance.*variance='fixed_small'"):
+        restarted(ddpm_step, network, PAPER, (3,), restarts=1)
 
 
 def test_restarts_mend_faces():

@@ -120,6 +120,23 @@ def test_jsd_takes_away_the_same_share_of_the_image_in_each_step_and_leaves_noth
     assert schedule.posterior_mean_coef2[-1] == 0, "what is pure noise tells nothing"
 
 
+@pytest.mark.parametrize("T", [1, 8, 1000, 10_000])
+def test_on_the_straight_path_the_share_of_noise_rises_evenly(T):
+    """b / (a + b) is s = 1/T, 2/T, …, 1, so that x_t / (a + b) is (1 - s) x_0 + s ε."""
+    schedule = NoiseSchedule(make_betas("straight", T))
+    a, b = schedule.sqrt_alphas_cumprod, np.sqrt(1 - schedule.alphas_cumprod)
+    s = np.arange(1, T + 1) / T
+    np.testing.assert_allclose(b / (a + b), s, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(schedule.rates(np.array([T - 1]), 1), [[0.0], [1.0]])
+    a, b = schedule.rates(np.arange(T, dtype="int32"), 1)
+    np.testing.assert_allclose(a / (a + b), 1 - s, atol=2e-7)
+
+
+def test_a_straight_path_has_no_more_steps_than_float64_can_tell_apart():
+    with pytest.raises(ValueError, match=r"timesteps=10001: in more than .* Use at most 10000"):
+        make_betas("straight", 10_001)
+
+
 def test_the_others_rise_as_their_names_say():
     start, end, T = 1e-4, 0.02, 1000
     quad, sigmoid = make_betas("quad", T), make_betas("sigmoid", T)

@@ -1,13 +1,16 @@
 """Each rule for notebooks, broken by a small notebook that keeps all the others."""
 
 import copy
+import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 import notebook_rules
 import notebooks
-from notebook_rules import Notebook, findings
+from notebook_rules import FIRST_CELL, Notebook, findings
 from notebooks import NotebookError
 
 ALT = "A digit that dissolves into noise from left to right."
@@ -126,6 +129,57 @@ def test_each_rule_finds_what_breaks_it_and_nothing_else(name):
     assert {f.rule for f in found if expected not in f.rule} <= {
         "executed as number 1, where top to bottom would be 2"  # the other half of a swapped pair
     }
+
+
+@pytest.mark.parametrize("cells", [[], [code("start()")], [code(), code(FIRST_CELL)]])
+def test_a_page_that_begins_in_another_way_is_found(cells):
+    page = notebook_of(prose("# Noise"), *copy.deepcopy(cells))
+    named = Notebook("07b_new_images.ipynb", page.content, page.digest)
+    assert [f.rule for f in findings(named)] == ["not the first code cell of all pages"]
+    assert findings(page) == []
+
+
+def test_a_page_that_begins_as_all_do_is_not_found():
+    page = notebook_of(prose("# Noise"), code(FIRST_CELL + "\n"))
+    assert findings(Notebook("07_evaluation.ipynb", page.content, page.digest)) == []
+
+
+def begun(monkeypatch, folder):
+    """What the first cell asks of IPython in a folder, where nothing is installed."""
+    asked, names = [], {}
+    shell = SimpleNamespace(run_line_magic=lambda *words: asked.append(words))
+    names["get_ipython"] = lambda: shell
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setitem(sys.modules, "diffusion_walkthrough.classroom", None)
+    try:
+        exec(TransformerManager().transform_cell(FIRST_CELL), names)
+    except ModuleNotFoundError as error:
+        return asked, error
+    raise AssertionError("it was installed after all")
+
+
+def test_a_page_that_was_uploaded_alone_says_what_to_do_in_one_sentence(tmp_path, monkeypatch):
+    asked, error = begun(monkeypatch, tmp_path / "content")
+    assert asked == []
+    assert str(error).startswith("This page is alone: make the file diffusion_walkthrough.zip")
+    assert "%pip install ./diffusion_walkthrough.zip" in str(error)
+    assert str(error).count(". ") == 0
+    assert error.__suppress_context__, "the import that failed would be shown, too"
+
+
+def test_a_page_in_the_course_s_folder_installs_it(tmp_path, monkeypatch):
+    (tmp_path / "diffusion_walkthrough").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    asked, _ = begun(monkeypatch, tmp_path / "notebooks")
+    assert asked == [("pip", "install --quiet ..")]
+
+
+def test_a_page_in_a_folder_of_somebody_s_project_does_not_install_that(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").touch()
+    asked, error = begun(monkeypatch, tmp_path / "mine")
+    assert asked == []
+    assert "This page is alone" in str(error)
 
 
 def test_a_cell_that_never_ran_is_found():

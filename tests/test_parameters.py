@@ -13,9 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from diffusion_walkthrough import faces
+from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.files import writing
 from diffusion_walkthrough.parameters import (
+    ENDING_IN_NOTHING,
     LOSS_NAMES,
+    MOST_STRAIGHT_TIMESTEPS,
+    MOST_TIMESTEPS,
     PRECISION_NAMES,
     PREDICTION_NAMES,
     SCHEDULE_NAMES,
@@ -35,6 +40,8 @@ PRESETS = [
     DiffusionParameters.cifar10,
     DiffusionParameters.celeba_hq_256,
     DiffusionParameters.faces,
+    DiffusionParameters.digits_conditional,
+    DiffusionParameters.faces_conditional,
 ]
 OLD = Path(__file__).parent / "files" / "old"
 SUFFIXES = [".json", ".pkl", ".pickle"]
@@ -58,10 +65,15 @@ def unets(draw):
     )
 
 
+def schedule_of(name, timesteps, **others):
+    most = MOST_STRAIGHT_TIMESTEPS if name == "straight" else MOST_TIMESTEPS
+    return ScheduleParameters(name, min(timesteps, most), **others)
+
+
 betas = st.floats(2e-5, 1, exclude_max=True)
 schedules = st.tuples(betas, betas).flatmap(
     lambda ends: st.builds(
-        ScheduleParameters,
+        schedule_of,
         name=st.sampled_from(SCHEDULE_NAMES),
         timesteps=st.integers(1, 10**6),
         beta_start=st.just(min(ends)),
@@ -83,7 +95,7 @@ what_goes_together = st.tuples(
     st.sampled_from(PREDICTION_NAMES), st.sampled_from(VARIANCE_NAMES), st.sampled_from(LOSS_NAMES)
 ).filter(lambda names: names[1:] != ("learned", "mse"))
 everything = st.tuples(schedules, unets(), trainings, what_goes_together).filter(
-    lambda parts: (parts[0].name, parts[3][0]) != ("jsd", "noise")
+    lambda parts: not (parts[0].name in ENDING_IN_NOTHING and parts[3][0] == "noise")
 ).map(lambda parts: DiffusionParameters(*parts[:3], *parts[3]))  # fmt: skip
 
 
@@ -427,6 +439,20 @@ def test_saving_again_is_fine_but_other_content_is_not_overwritten(tmp_path, dig
     assert load_parameters(path) == other
 
 
+@pytest.mark.parametrize("name", ["thesis.json", "thesis.pkl"])
+def test_what_is_no_file_of_parameters_is_never_replaced(tmp_path, name):
+    (tmp_path / name).write_text('{"title": "On noise"}')
+    with pytest.raises(FileExistsError, match="is no file of parameters, and stays as it is"):
+        save_parameters(DiffusionParameters.digits(), tmp_path / name, overwrite=True)
+    assert (tmp_path / name).read_text() == '{"title": "On noise"}'
+    save_parameters(DiffusionParameters.digits(), tmp_path / "ours.json")
+    damaged = (tmp_path / "ours.json").read_text()[:-20]
+    for content in (damaged, ""):
+        (tmp_path / "ours.json").write_text(content)
+        save_parameters(DiffusionParameters.digits(), tmp_path / "ours.json", overwrite=True)
+        assert load_parameters(tmp_path / "ours.json") == DiffusionParameters.digits()
+
+
 def test_a_file_that_is_not_ours_is_not_overwritten(tmp_path, digits):
     path = tmp_path / "notes.json"
     path.write_text("my notes")
@@ -490,7 +516,7 @@ BROKEN_JSON = [
     (lambda text: text.replace("0.0001", "1" * 5000), "more than 64 bits"),
     (lambda text: text.replace('"beta_end"', '"beta_start"'), '"beta_start" stands in it twice'),
     (lambda text: text.replace('"version": 1', '"version": 0'), '"version": 0'),
-    (lambda text: text.replace('"version": 1', '"version": 4'), '"version": 4'),
+    (lambda text: text.replace('"version": 1', '"version": 5'), '"version": 5'),
     (lambda text: text.replace('"version": 1', '"version": true'), '"version": true'),
     (lambda text: text.replace("diffusion_walkthrough.", "other."), "format"),
     (lambda text: text.replace('"channels"', '"chanels"'), 'Did you mean "channels"'),
@@ -522,6 +548,7 @@ IN_JSON = [  # what is changed in the file of the digits, and what is said of it
     (('"groups": 8', '"groups": 7'), r"the width of every level, \[16, 48\]\. Use for example 1"),
     (('"timesteps": 100', '"timesteps": "100"'), r'Write "timesteps": 100, without quotes\.'),
     (('"cosine"', '"jsd"'), r'the schedule "jsd" nothing .*Use "prediction": "x_start", or'),
+    (('"cosine"', '"straight"'), r'the schedule "straight" nothing .*Use "prediction": "x_start"'),
 ]
 
 
@@ -675,3 +702,85 @@ def test_images_without_settings_of_their_own_get_those_of_the_faces_in_their_sh
 def test_a_shape_that_no_network_fits_is_refused_with_a_remedy(shape):
     with pytest.raises(ValueError, match=r"image_shape=.*even side.*image_size=16"):
         DiffusionParameters.for_data("pictures", shape)
+
+
+# --- labels -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given_as",
+    [
+        {"hat": 13, "glasses": 5},
+        [["hat", 13], ["glasses", 5]],
+        (("hat", np.int64(13)), ("glasses", 5)),
+    ],
+)
+def test_labels_are_names_with_counts_in_one_form(given_as):
+    parameters = UNetParameters(labels=given_as)
+    assert parameters.labels == (("hat", 13), ("glasses", 5))
+    assert hash(parameters) == hash(UNetParameters(labels=(("hat", 13), ("glasses", 5))))
+    assert parameters.to_dict()["labels"] == [["hat", 13], ["glasses", 5]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            10,
+            r"labels=10: labels must say of each label its name .* Write .* labels=\{'digit': 10\}",
+        ),
+        ([10], r"labels=\[10\]: labels must say"),
+        ({1: 10}, "labels must say"),
+        ({"digit": 2.5}, r"labels\[0\]=2\.5: .* must be a whole number of at least 1"),
+        ({"digit": 0}, r"labels\[0\]=0: .* at least 1"),
+        ({"digit": 10**9}, r"labels\[0\]=1000000000: .* at most 100000"),
+        ({"a label": 3}, r"labels\[0\]='a label': a label needs a name of its own, of at most 40"),
+        ([("a", 2), ("a", 2)], r"labels\[1\]='a': a label needs a name of its own"),
+        ({f"n{i}": 2 for i in range(65)}, "at most 64, and there are 65"),
+    ],
+)
+def test_labels_that_cannot_be_are_refused(labels, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        UNetParameters(labels=labels)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_model_that_is_told_nothing_is_written_as_before_there_were_labels(tmp_path, suffix):
+    """To the byte, so that earlier versions read it; one that is told something is version 4."""
+    for name, version in (("digits", 3), ("digits_conditional", 4)):
+        parameters = getattr(DiffusionParameters, name)()
+        path = save_parameters(parameters, tmp_path / f"{name}{suffix}")
+        data = path.read_bytes()
+        content = json.loads(data) if suffix == ".json" else pickle.loads(data)
+        assert content["version"] == version
+        assert ("labels" in content["parameters"]["unet"]) == (version == 4)
+        assert "label_dropping" not in content["parameters"]["training"]
+        assert load_parameters(path) == parameters
+    shipped = Path(__file__).parent.parent / "diffusion_walkthrough" / "pretrained" / "digits"
+    if suffix == ".json":
+        assert (tmp_path / "digits.json").read_bytes() == (shipped / "parameters.json").read_bytes()
+
+
+def test_a_share_of_labels_left_out_is_kept_where_it_is_another_than_usual(tmp_path):
+    parameters = DiffusionParameters.digits_conditional()
+    training = dataclasses.replace(parameters.training, label_dropping=0.2)
+    parameters = dataclasses.replace(parameters, training=training)
+    path = save_parameters(parameters, tmp_path / "some.json")
+    assert load_parameters(path).training.label_dropping == 0.2
+    with pytest.raises(ValueError, match=r"label_dropping=0\.2: the network is told no labels"):
+        dataclasses.replace(DiffusionParameters.digits(), training=training)
+    for wrong in (-0.1, 1, 2):
+        with pytest.raises(ValueError, match="label_dropping must be a finite number from 0 to"):
+            TrainingParameters(label_dropping=wrong)
+
+
+def test_the_conditional_presets_are_told_what_the_data_sets_know():
+    digits, faces_ = (
+        DiffusionParameters.digits_conditional(),
+        DiffusionParameters.faces_conditional(),
+    )
+    assert digits.unet.labels == (("digit", len(set(load_images("digits")[1].tolist()))),)
+    counts = {name: len(words) for name, words in faces.STANDARD.names.items()}
+    assert {name: counts[name] for name, _ in faces_.unet.labels} == dict(faces_.unet.labels)
+    asked = {name for pair in faces.KEPT_OUT for name in pair}
+    assert {name for name, _ in faces_.unet.labels} == asked

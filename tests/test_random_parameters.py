@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import re
@@ -12,7 +13,7 @@ import pytest
 from keras import ops
 from random_parameters import ANYTHING, random_parameters
 
-from diffusion_walkthrough.backward_sampling import Denoiser, p_sample_loop
+from diffusion_walkthrough.backward_sampling import p_sample_loop
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters, save_parameters
 from diffusion_walkthrough.predictions import check_prediction
@@ -64,8 +65,9 @@ def test_anything_at_all_is_refused_or_taken_by_every_field(value):
     """Alone, so that no other value is to blame; and what is refused is named."""
     whole = DiffusionParameters.digits()
     for part in (whole.schedule, whole.unet, whole.training, whole):
-        for name in part.to_dict():
-            values = {field: getattr(part, field) for field in part.to_dict()}
+        names = [field.name for field in dataclasses.fields(part)]
+        for name in names:
+            values = {field: getattr(part, field) for field in names}
             taken, said = tried(type(part), **{**values, name: value})
             assert taken or SENTENCES.fullmatch(said), said
 
@@ -77,9 +79,11 @@ def one_step(parameters: DiffusionParameters) -> None:
     model.compile(run_eagerly=True)
     images = np.linspace(-1, 1, 2 * int(np.prod(parameters.unet.image_shape)), dtype="float32")
     images = images.reshape(2, *parameters.unet.image_shape)
-    assert np.isfinite(float(model.train_on_batch(images)))
-    reading = model.schedule, parameters.prediction, parameters.variance
-    denoise = Denoiser(model.network, *reading)  # not compiled: a single step is quicker so
+    count = len(parameters.unet.labels)
+    labels = np.zeros((2, count) if count > 1 else 2, "int32") if count else None
+    assert np.isfinite(float(model.train_on_batch(images, labels)))
+    # Not compiled: a single step is quicker so.
+    denoise = dataclasses.replace(model.denoise, network=model.network)
     steps = {"steps": 1} if parameters.variance != "learned" else {"steps": [0], "x_T": images}
     drawn = ops.convert_to_numpy(p_sample_loop(denoise, model.schedule, images.shape, **steps))
     assert np.isfinite(drawn).all()

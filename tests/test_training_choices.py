@@ -13,6 +13,7 @@ from tiny import TINY
 
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.parameters import (
+    ENDING_IN_NOTHING,
     LOSS_NAMES,
     PREDICTION_NAMES,
     SCHEDULE_NAMES,
@@ -65,6 +66,6 @@ def test_every_combination_trains_and_samples(prediction, variance, loss):
 
 @pytest.mark.parametrize("name", SCHEDULE_NAMES)
 def test_every_schedule_trains_and_samples(name):
-    prediction = "x_start" if name == "jsd" else "noise"
+    prediction = "x_start" if name in ENDING_IN_NOTHING else "noise"
     schedule = ScheduleParameters(name, 10)
     assert_learns_and_draws(pocket_model(schedule=schedule, prediction=prediction, **QUICK))

@@ -574,3 +574,63 @@ def test_half_precision_is_close_to_full_precision():
     expected = NumpyNetwork(network).predict(x.astype("float64"), t, TINY)
     difference = np.abs(run(network, x, t) - expected).max()
     assert difference < 0.02 * np.abs(expected).max()
+
+
+# --- labels -------------------------------------------------------------------------------------
+
+LABELLED = UNetParameters(
+    image_size=4,
+    channels=1,
+    base_width=4,
+    width_multipliers=(1,),
+    residual_blocks=1,
+    attention_sizes=(),
+    dropout=0.0,
+    groups=2,
+    labels=(("hat", 3), ("glasses", 2)),
+)
+
+
+def test_rows_of_labels_add_up_and_nothing_said_has_a_row_of_its_own():
+    labels = keras.Input((2,), dtype="int32")
+    rows = keras.Model(labels, unet.embed_labels(labels, LABELLED.labels, 5, "labels"))
+    hat, glasses = (np.random.default_rng(i).normal(size=(n, 5)) for i, n in ((0, 4), (1, 3)))
+    rows.set_weights([hat, glasses])
+    found = run(rows, np.array([[2, 0], [-1, -1], [0, -1]], "int32"))
+    expected = [hat[3] + glasses[1], hat[0] + glasses[0], hat[1] + glasses[0]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_one_label_is_a_number_and_several_are_columns():
+    one = build(dataclasses.replace(LABELLED, labels={"digit": 10}))
+    shapes = [tuple(x.shape) for x in (*one.inputs, *build(LABELLED).inputs)]
+    assert shapes == [(None, 4, 4, 1), (None,), (None,), (None, 4, 4, 1), (None,), (None, 2)]
+    names = {weight.path for weight in one.weights}
+    assert "labels-digit/embeddings" in names
+    plain = build(dataclasses.replace(LABELLED, labels=()))
+    assert names - {"labels-digit/embeddings"} == {weight.path for weight in plain.weights}
+
+
+def test_the_network_uses_its_labels_and_the_untold_pass_is_untold():
+    network = build(LABELLED)
+    randomize(network)
+    x_t, t = np.ones((4, 4, 4, 1), "float32"), np.ones(4, "float32")
+    labels = np.array([[0, 0], [1, 0], [0, 1], [-1, -1]], "int32")
+    told = run(network, x_t, t, labels)
+    for i, j in itertools.combinations(range(4), 2):
+        assert np.abs(told[i] - told[j]).max() > 1e-3
+    tables = [weight for weight in network.weights if "labels" in weight.path]
+    for table in tables:  # all rows but the first, of what is not said
+        value = to_numpy(table).copy()
+        value[1:] += 1
+        table.assign(value)
+    again = run(network, x_t, t, labels)
+    np.testing.assert_array_equal(again[3], told[3])
+    assert np.abs(again[:3] - told[:3]).max() > 1e-3
+    for table in tables:
+        value = to_numpy(table).copy()
+        value[0] += 1
+        table.assign(value)
+    moved = run(network, x_t, t, labels)
+    assert np.abs(moved[3] - told[3]).max() > 1e-3
+    np.testing.assert_array_equal(moved[:3], again[:3])

@@ -1,6 +1,6 @@
 """The published mistakes, put into this package one at a time: do the tests notice?
 
-``make mutants`` runs, for each row of :mod:`published_mistakes`, the tests named in it in a process
+``make mutants`` runs, for each row of ``published_mistakes``, the tests named in it in a process
 of their own, in which the module is imported with the mistake in it; the files themselves stay as
 they are. A mistake is caught if a test sees a wrong result (a crash does not count) that it does
 not see without the mistake. Last line: ``N mutants, N caught``.
@@ -23,11 +23,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from published_mistakes import MISTAKES, ROOT, Mistake
+from diffusion_walkthrough.published_mistakes import FOLDER, MISTAKES, Mistake, named
+
+ROOT = FOLDER.parent
 
 #: The environment variable that switches a mistake on.
 SWITCH = "MUTANT"
@@ -35,14 +38,6 @@ SWITCH = "MUTANT"
 JUDGEMENTS = ("AssertionError", "assert ", "Failed: DID NOT RAISE")
 #: Imported once, by the process that all others are forked from: none of it is this package.
 IMPORTED_ONCE = ["tensorflow", "keras", "scipy.stats", "hypothesis", "pytest"]
-
-
-def named(name: str) -> Mistake:
-    """Look up a mistake. Raises KeyError naming those there are."""
-    known = {mistake.name: mistake for mistake in MISTAKES}
-    if name not in known:
-        raise KeyError(f"{SWITCH}={name}: no such mutant. There are: {', '.join(sorted(known))}")
-    return known[name]
 
 
 class _Importer(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
@@ -117,13 +112,23 @@ def is_caught(mistake: Mistake, verdict: Verdict) -> bool:
     return bool(verdict.failed_test) and (mistake.crashes or verdict.said.startswith(JUDGEMENTS))
 
 
+def judges_of(mistake: Mistake) -> list[str]:
+    """Its tests, as pytest is asked for them from the root of the project."""
+    return [f"tests/{test}" for test in mistake.tests]
+
+
+def files_of(mistake: Mistake) -> set[Path]:
+    """The files that decide whether it is caught."""
+    return {mistake.path, *(ROOT / judge.partition("::")[0] for judge in judges_of(mistake))}
+
+
 def changed() -> list[Mistake]:
     """Mistakes whose module or tests differ from origin/main, or if nothing does, from HEAD~1."""
     for commit in ("origin/main", "HEAD~1"):
         command = ["git", "diff", "--name-only", commit]
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if files := {ROOT / name for name in run.stdout.splitlines()}:
-            return [mistake for mistake in MISTAKES if files & mistake.files]
+            return [mistake for mistake in MISTAKES if files & files_of(mistake)]
     raise SystemExit("--changed: no older commit is here to compare with; fetch the history.")
 
 
@@ -133,7 +138,7 @@ def examine(mistakes: Sequence[Mistake], workers: int) -> int:
     context.set_forkserver_preload(IMPORTED_ONCE)
     judges, pool_of = [], concurrent.futures.ProcessPoolExecutor
     with pool_of(workers, mp_context=context, max_tasks_per_child=1) as pool:
-        running = [pool.submit(run_tests, mistake.judges, mistake.name) for mistake in mistakes]
+        running = [pool.submit(run_tests, judges_of(mistake), mistake.name) for mistake in mistakes]
         for mistake, verdict in zip(mistakes, (future.result() for future in running), strict=True):
             caught = is_caught(mistake, verdict)
             said = verdict.failed_test if caught else f"NOT CAUGHT: {verdict.said}"

@@ -19,6 +19,25 @@ IMAGE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
 STAMP_KEY = "diffusion_walkthrough"
 
+#: How every page begins: also where it was uploaded alone, and nothing is installed.
+PAGE_NAME = re.compile(r"\d\d[a-z]?_\w+\.ipynb")
+FIRST_CELL = """
+try:
+    from diffusion_walkthrough.classroom import start
+except ModuleNotFoundError:  # not installed in this Python
+    from pathlib import Path
+
+    if not all(Path("..", part).exists() for part in ("pyproject.toml", "diffusion_walkthrough")):
+        raise ModuleNotFoundError(
+            "This page is alone: make the file diffusion_walkthrough.zip as the course's README "
+            "says, upload it beside this page, run %pip install ./diffusion_walkthrough.zip in a "
+            "cell of its own, and then run this cell again."
+        ) from None
+    %pip install --quiet ..
+    from diffusion_walkthrough.classroom import start
+start()
+""".strip()
+
 # What nbval does not compare: the tags, and the comments that mean the same.
 IGNORED_TAGS = {"nbval-ignore-output", "nbval-skip"}
 NBVAL_COMMENT = re.compile(r"^\s*#\s*NBVAL_(IGNORE_OUTPUT|SKIP)\b", re.MULTILINE)
@@ -134,6 +153,14 @@ def rule_short_cells(notebook: Notebook) -> Iterator[Finding]:
         if lines > MAX_LINES:
             rule = f"{lines} lines of code, where {MAX_LINES} is the most"
             yield Finding(notebook.name, number, rule, "Split it, or move it into the package")
+
+
+def rule_first_cell(notebook: Notebook) -> Iterator[Finding]:
+    """Every page begins alike, and says what to do where the course is missing."""
+    number, cell = next(numbered(notebook, "code"), (None, {"source": ""}))
+    if PAGE_NAME.fullmatch(notebook.name) and text_of(cell["source"]).strip() != FIRST_CELL:
+        remedy = "Copy that of 00_start_here.ipynb, which FIRST_CELL in tools/notebook_rules.py is"
+        yield Finding(notebook.name, number, "not the first code cell of all pages", remedy)
 
 
 def rule_alt_text_of_outputs(notebook: Notebook) -> Iterator[Finding]:
@@ -261,6 +288,7 @@ RULES = [
     rule_executed_in_order,
     rule_committed_code,
     rule_short_cells,
+    rule_first_cell,
     rule_alt_text_of_outputs,
     rule_alt_text_in_prose,
     rule_widgets_described,

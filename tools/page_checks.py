@@ -23,8 +23,8 @@ import nbformat
 
 import notebooks
 from broken_checks import BREAKS, Break
+from diffusion_walkthrough.published_mistakes import Mistake
 from notebook_rules import text_of
-from published_mistakes import ROOT, Mistake
 
 MARK = "**Check"
 
@@ -74,7 +74,7 @@ def first_part(broken: Break) -> nbformat.NotebookNode:
         mistake.source()
         lines = [
             "import sys",
-            f"sys.path.insert(0, {str(ROOT / 'tools')!r})",
+            f"sys.path.insert(0, {str(notebooks.ROOT / 'tools')!r})",
             "import mutants",
             f"mutants.put_in(mutants.Mistake({mistake.name!r}, '', {mistake.module!r},"
             f" {mistake.right!r}, {mistake.wrong!r}, ()))",

@@ -3,9 +3,12 @@
 python tools/train_model.py digits
 python tools/train_model.py faces
 python tools/train_model.py mnist --data mnist.npz
+python tools/train_model.py digits-conditional
+python tools/train_model.py faces-conditional
 
 It learns from scratch, with the preset of that name and nothing else, and replaces the model in
-``diffusion_walkthrough/pretrained``. Without ``--data``, MNIST comes through Keras.
+``diffusion_walkthrough/pretrained``. Without ``--data``, MNIST comes through Keras. A model that is
+told labels is also asked, with several scales of guidance, how often its images show them.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from diffusion_walkthrough.evaluation import (
     density_coverage,
     expected_coverage,
     nearest_distance,
+    nearest_label_accuracy,
     precision_recall,
 )
 from diffusion_walkthrough.faster_sampling import restart
@@ -37,21 +41,36 @@ PRESETS = {
     "digits": DiffusionParameters.digits,
     "faces": DiffusionParameters.faces,
     "mnist": DiffusionParameters.mnist,
+    "digits-conditional": DiffusionParameters.digits_conditional,
+    "faces-conditional": DiffusionParameters.faces_conditional,
 }
 DRAWN = 1000
+
+#: Of how many images it is asked whether they show what they were told to, and how they are drawn.
+TOLD, SCALES = 500, (0.0, 1.0, 2.0, 4.0)
+WAY: dict[str, Any] = {"step": "ddim", "steps": 50}
 
 #: Images drawn in 50 steps are marked as well, once each has been restarted so often, with so much
 #: noise, and in so many steps (``faster_sampling.restart``).
 RESTARTS, RESTART_SIGMA, RESTART_STEPS = 3, 0.4, 10
 
 
-def train(name: str, images: np.ndarray, seed: int = 0, **options: Any) -> DiffusionModel:
+def data_of(name: str, split: str, source: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The images of a model's data set, and the labels that it is told of them."""
+    data, told = source or name.partition("-")[0], PRESETS[name]().unet.labels
+    attributes = [label for label, _ in told] if data == "faces" and told else None
+    return load_images(data, split=split, attributes=attributes)
+
+
+def train(
+    name: str, images: np.ndarray, labels: np.ndarray | None = None, seed: int = 0, **options: Any
+) -> DiffusionModel:
     """Train a preset's whole run on images in [-1, 1], and print how long it took."""
     keras.utils.set_random_seed(seed)
     model = DiffusionModel(PRESETS[name](), seed=seed)
     model.compile()
     start, busy = time.perf_counter(), time.process_time()
-    model.fit(images, **options)
+    model.fit(images, labels if model.takes_labels else None, **options)
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
     print(f"trained in {seconds:.0f} seconds, {busy:.0f} of one core, of {os.cpu_count()} cores")
     return model
@@ -116,6 +135,39 @@ def marks_of_mnist(drawn: np.ndarray, training: np.ndarray, held_out: np.ndarray
     print(f"density {density:.3f}, at best 1; coverage {coverage:.3f}, at best {expected:.3f}")
 
 
+def right_digits(drawn: np.ndarray, labels: np.ndarray) -> str:
+    """How many drawn digits are nearest to a training digit of the class that they were to show."""
+    return f"digit {nearest_label_accuracy(drawn, labels, *data_of('digits', 'train')):.3f}"
+
+
+def right_faces(drawn: np.ndarray, labels: np.ndarray) -> str:
+    """How many drawn faces are legal, how many show each attribute, and all, as they were to."""
+    read = faces.read(drawn)
+    names = [name for name, _ in PRESETS["faces-conditional"]().unet.labels]
+    right = np.stack([read.attributes[name] for name in names], axis=1) == labels
+    each = ", ".join(
+        f"{name} {share:.3f}" for name, share in zip(names, right.mean(0), strict=True)
+    )
+    whole = np.mean(right.all(axis=1) & read.legal)
+    return f"legal {read.legal.mean():.3f}; {each}; legal and all of these {whole:.3f}"
+
+
+def obeyed(model: DiffusionModel, name: str) -> None:
+    """Print how often images show what they were told to, for some scales of guidance.
+
+    Of faces also those combinations that training has never shown.
+    """
+    right = right_faces if name.startswith("faces") else right_digits
+    for split in ("test", "kept_out")[: 2 if name.startswith("faces") else 1]:
+        images, labels = (part[:TOLD] for part in data_of(name, split))
+        print(
+            f"told the labels of {len(images)} {split} images, which show {right(images, labels)}"
+        )
+        for scale in SCALES:
+            drawn = model.sample(len(labels), seed=1, labels=labels, guidance_scale=scale, **WAY)
+            print(f"scale {scale:g}: {right(drawn, labels)}")
+
+
 MARKS = {"digits": marks_of_digits, "faces": marks_of_faces, "mnist": marks_of_mnist}
 
 
@@ -125,16 +177,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("name", choices=PRESETS)
     parser.add_argument("--data", help="a folder or an .npz file of the images")
     options = parser.parse_args(arguments)
-    source = options.data or options.name
-    training, held_out = (load_images(source, split=split)[0] for split in ("train", "test"))
-    model = train(options.name, training)
+    (training, labels), (held_out, _) = (
+        data_of(options.name, split, options.data) for split in ("train", "test")
+    )
+    model = train(options.name, training, labels)
     folder = save_model(model, PRETRAINED / options.name, overwrite=True)
     print(f"saved {folder.name}: {sum(file.stat().st_size for file in folder.iterdir())} bytes")
     drawings = {"all steps": model.sample(DRAWN, seed=1, progress=True)}
     drawings[f"50 steps and {RESTARTS} restarts"] = restarted(model, DRAWN)
     for how, drawn in drawings.items():
         print(f"{DRAWN} images in {how}:")
-        MARKS[options.name](drawn, training, held_out)
+        MARKS[options.name.partition("-")[0]](drawn, training, held_out)
+    if model.takes_labels:
+        obeyed(model, options.name)
 
 
 if __name__ == "__main__":

@@ -162,13 +162,8 @@ class Explorer(Panel):
     def _tag(self, picture: Figure | np.ndarray, caption: str) -> str:
         """A picture as HTML, never larger than it was drawn, and never wider than the page."""
         array = figure_to_array(picture) if isinstance(picture, Figure) else picture
-        height, width = array.shape[:2]
-        png = to_png(array)
-        self.first_picture = self.first_picture or png
-        return (
-            f'<img alt="{html.escape(caption)}" width="{width}" height="{height}" '
-            f'src="data:image/png;base64,{base64.b64encode(png).decode()}"/>'
-        )
+        self.first_picture = self.first_picture or to_png(array)
+        return picture_tag(array, caption)
 
     def _say(self, caption: str, role: str = "status") -> None:
         self.caption.value = f'<div role="{role}">{html.escape(caption, quote=False)}</div>'
@@ -176,6 +171,15 @@ class Explorer(Panel):
     def __repr__(self) -> str:
         """The description, so that the page's text stays the same on every machine."""
         return self.text
+
+
+def picture_tag(picture: np.ndarray, alt: str) -> str:
+    """A uint8 picture as HTML, never larger than it was drawn, and never wider than the page."""
+    height, width = picture.shape[:2]
+    return (
+        f'<img alt="{html.escape(alt)}" width="{width}" height="{height}" '
+        f'src="data:image/png;base64,{base64.b64encode(to_png(picture)).decode()}"/>'
+    )
 
 
 def explore(

@@ -7,8 +7,10 @@ seconds. What is wrong is said in the language of the command line, with the opt
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import shlex
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +29,7 @@ from diffusion_walkthrough.command_line.places import (
     run_folder,
 )
 from diffusion_walkthrough.command_line.words import DATA_SETS, PRESETS, PROGRAM
-from diffusion_walkthrough.data import FOLDER_SIDE, load_images
+from diffusion_walkthrough.data import FOLDER_SIDE, NO_LABEL, load_images
 from diffusion_walkthrough.files import UNREADABLE_NPZ
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters
@@ -47,6 +49,9 @@ THROUGH_KERAS = ("mnist", "fashion_mnist", "cifar10")
 #: Precision and coverage need more images than the neighbours that they look at.
 FEWEST_COMPARED = 6
 
+#: Of the noise that a restart begins with, as in ``faster_sampling``.
+RESTART_SIGMA = 0.4
+
 #: A picture of more pixels than these is hard to open.
 MOST_PIXELS = 2**26
 
@@ -59,6 +64,7 @@ class Run(NamedTuple):
         parameters: what defines the model, with the changes of the line.
         data: the name of the data set, or the path of the images.
         images: to train on.
+        labels: of each, for a network that is told them, or None.
         steps: how many an epoch has.
         epochs: how many there will be in all.
         done: how many there are already.
@@ -68,6 +74,7 @@ class Run(NamedTuple):
     parameters: DiffusionParameters
     data: str
     images: np.ndarray
+    labels: np.ndarray | None
     steps: int
     epochs: int
     done: int
@@ -81,6 +88,7 @@ class Comparison(NamedTuple):
         data: the name of the data set, or the path of the images, that it was trained on.
         training: those images.
         held_out: others.
+        labels: of those, for a network that is told them, or None.
         way: the options of ``model.sample``.
     """
 
@@ -88,6 +96,7 @@ class Comparison(NamedTuple):
     data: str
     training: np.ndarray
     held_out: np.ndarray
+    labels: np.ndarray | None
     way: dict[str, Any]
 
 
@@ -100,8 +109,8 @@ def run(options: argparse.Namespace) -> Run:
     if before is not None:
         check_same(folder, leaves(before.parameters), leaves(parameters))
         check_same(folder, before.others, {"seed": options.seed})
-    loaded = None if data in SIZES else images_of(data, parameters, "train")
-    size = SIZES[data] if loaded is None else loaded.shape
+    loaded = None if data in SIZES else labelled(data, parameters, "train")
+    size = SIZES[data] if loaded is None else loaded[0].shape
     training = parameters.training
     in_part = training.batch_size // training.gradient_accumulation_steps
     steps = options.steps_per_epoch or math.ceil(size[0] / in_part)
@@ -109,8 +118,9 @@ def run(options: argparse.Namespace) -> Run:
         now = {"number and shape of the images": [*size], "steps per epoch": steps}
         check_same(folder, before.others, now)
     epochs = _epochs(options.epochs, parameters, steps)
-    images = images_of(data, parameters, "train") if loaded is None else loaded
-    return Run(folder, parameters, data, images, steps, epochs, before.epochs if before else 0)
+    images, labels = loaded or labelled(data, parameters, "train")
+    done = before.epochs if before else 0
+    return Run(folder, parameters, data, images, labels, steps, epochs, done)
 
 
 def comparison(options: argparse.Namespace) -> Comparison:
@@ -121,10 +131,13 @@ def comparison(options: argparse.Namespace) -> Comparison:
     _check_enough(options.n, "Ask for more: -n")
     data = data_of(options.data, parameters)
     others, split = held_out_of(options, data)
-    training = images_of(data, parameters, "train")
-    held_out = images_of(others, parameters, split)[: options.n]
+    training = labelled(data, parameters, "train")[0]
+    held_out, labels = labelled(others, parameters, split)
+    held_out, labels = held_out[: options.n], None if labels is None else labels[: options.n]
     _check_enough(min(len(held_out), len(training)), "Add images to --data or --held-out")
-    return Comparison(place, data, training, held_out, way)
+    if labels is not None:
+        way["labels"] = labels
+    return Comparison(place, data, training, held_out, labels, way)
 
 
 # Parameters -----------------------------------------------------------------------------------
@@ -154,7 +167,7 @@ def changed(parameters: DiffusionParameters, changes: list[tuple[str, Any]]) -> 
 
     Raises ValueError for an unknown name, with the nearest known one, and as the parameters do.
     """
-    values = parameters.to_dict()
+    values = dataclasses.asdict(parameters)
     places = {name: values for name in values if not isinstance(values[name], dict)}
     for part in values.values():
         places |= dict.fromkeys(part, part) if isinstance(part, dict) else {}
@@ -163,7 +176,7 @@ def changed(parameters: DiffusionParameters, changes: list[tuple[str, Any]]) -> 
         if bare not in places or (part and values.get(part) is not places[bare]):
             guess = did_you_mean(bare, places, f"They are {', '.join(places)}.")
             raise ValueError(f"--set {name}={value}: there is no parameter {name!r}. {guess}")
-        places[bare][bare] = list(value) if isinstance(value, tuple) else value
+        places[bare][bare] = value
     return DiffusionParameters.from_dict(values)
 
 
@@ -260,15 +273,34 @@ def check_data(word: str, given: str) -> None:
     raise ValueError(f"{word} {given} {fault}. {guess}")
 
 
-def images_of(data: str, parameters: DiffusionParameters, split: str) -> np.ndarray:
-    """The images of one split, in the size of the network."""
-    shape = parameters.unet.image_shape
+def labelled(
+    data: str, parameters: DiffusionParameters, split: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images of one split, in the size of the network, and what it is told of them, if any.
+
+    Raises ValueError if the data do not know the labels that it is told.
+    """
+    shape, described = parameters.unet.image_shape, parameters.unet.labels
+    names = [name for name, _ in described]
+    if data != "faces" and len(names) > 1:
+        raise ValueError(
+            f"the network is told {', '.join(names)} of each image, and {data} has one label for "
+            "each. Change the parameters to one: --set \"labels={'class': 10}\"."
+        )
     size = None if data in DATA_SETS else parameters.unet.image_size
     if data in THROUGH_KERAS:
         start()  # quietly
-    images = load_images(data, image_size=size, split=split)[0]
+    chosen = names if data == "faces" and names else None
+    images, labels = load_images(data, image_size=size, split=split, attributes=chosen)
     _check_shape(data, images.shape[1:], shape)
-    return images
+    if not names:
+        return images, None
+    if labels.max() == NO_LABEL:
+        raise ValueError(
+            f"the network is told {', '.join(names)} of each image, and {data} has no labels. Put "
+            "pictures into a folder for each class, or y_train into the .npz."
+        )
+    return images, labels
 
 
 def _check_enough(images: int, remedy: str) -> None:
@@ -329,9 +361,69 @@ def way_back(options: argparse.Namespace, parameters: DiffusionParameters) -> di
             f"--steps {steps} is more than there are: with --spacing even, at most {most} here. "
             "Leave it out for all."
         )
+    _check_restarts(options, parameters, sigmas)
     asked = {"step": options.sampler, "steps": steps, "sigma_max": sigma, "eta": options.eta}
-    asked["spacing"] = None if even else options.spacing
+    asked |= {"spacing": None if even else options.spacing, "restarts": options.restarts}
     return {name: value for name, value in asked.items() if value is not None}
+
+
+def _check_restarts(
+    options: argparse.Namespace, parameters: DiffusionParameters, sigmas: np.ndarray
+) -> None:
+    """Raise ValueError for restarts, or left out steps, that this model cannot be walked with."""
+    if options.restarts and not sigmas[0] <= RESTART_SIGMA <= sigmas[-1]:
+        raise ValueError(
+            f"--restarts begin at noise of σ = {RESTART_SIGMA}, and this model's first and last σ "
+            f"are {sigmas[0]:.3g} and {sigmas[-1]:.4g}. Leave them out."
+        )
+    leaves_out = options.steps not in (None, len(sigmas)) or options.spacing != "even"
+    leaves_out = leaves_out or options.restarts or options.sigma_max is not None
+    if leaves_out and parameters.variance == "learned" and options.sampler == "ddpm":
+        raise ValueError(
+            "this model has learned the variance of a step to the next noise level, and --steps, "
+            "--spacing, --sigma-max and --restarts leave some levels out. Do without them, or walk "
+            "with --sampler ddim."
+        )
+
+
+def told(options: argparse.Namespace, parameters: DiffusionParameters) -> dict[str, Any]:
+    """What the line says that the images are to show, and how far to go towards it.
+
+    Raises ValueError for labels that the network of the model is not told, or does not know.
+    """
+    asked, scale, counts = options.labels, options.guidance_scale, dict(parameters.unet.labels)
+    if asked is None and scale is None:
+        return {}
+    if not counts:
+        word = "--guidance-scale" if asked is None else "--labels"
+        raise ValueError(
+            f"{word}: this model's network is told no labels. Leave it out, or name a model that "
+            "was trained with some, as with --parameters digits_conditional."
+        )
+    if asked is None:
+        raise ValueError(
+            f"--guidance-scale {scale} goes on towards what labels say. Say what: --labels."
+        )
+    if isinstance(asked, list) and len(counts) > 1:
+        example = ",".join(f"{name}=0" for name in counts)
+        raise ValueError(
+            f"--labels {asked[0]}: this model is told {', '.join(counts)}. Give the numbers their "
+            f"names: --labels {example}."
+        )
+    columns = dict.fromkeys(counts, asked) if isinstance(asked, list) else asked
+    named = {name: np.atleast_1d(values) for name, values in columns.items()}
+    for name, values in named.items():
+        if name not in counts:
+            guess = did_you_mean(name, counts, f"It is told {', '.join(counts)}.")
+            raise ValueError(f"--labels {name}={values[0]}: the model knows no {name}. {guess}")
+        wrong = values[(values < NO_LABEL) | (values >= counts[name])]
+        if wrong.size:
+            raise ValueError(
+                f"--labels: {name}={wrong[0]} must be from 0 to {counts[name] - 1}, or {NO_LABEL} "
+                "for what is not said. Choose another number."
+            )
+    labels = {name: np.resize(values, options.n) for name, values in named.items()}
+    return {"labels": labels, **({} if scale is None else {"guidance_scale": scale})}
 
 
 def check_picture(n: int, shape: tuple[int, ...], scale: int) -> None:
@@ -341,6 +433,17 @@ def check_picture(n: int, shape: tuple[int, ...], scale: int) -> None:
         raise ValueError(
             f"a picture of {n} images would be too large to be opened. Draw at most {most} into a "
             ".png, or name an --out that ends in .npz."
+        )
+
+
+def check_room(out: Path, numbers: int) -> None:
+    """Raise ValueError if there is no room on the disk for so many pixels, of a byte each."""
+    there = next(place for place in out.absolute().parents if place.exists())
+    free = shutil.disk_usage(there).free
+    if numbers > free:
+        raise ValueError(
+            f"--out {out} would need {numbers / 1e9:.3g} GB, and {free / 1e9:.3g} are left there. "
+            "Draw fewer: -n, or name an --out on another disk."
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import shlex
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from diffusion_walkthrough.classroom.lesson import devices, start
 from diffusion_walkthrough.command_line import checking, places, watching
 from diffusion_walkthrough.command_line.words import PROGRAM
 from diffusion_walkthrough.data import to_uint8
+from diffusion_walkthrough.files import folders
 from diffusion_walkthrough.files.writing import whole_file
 from diffusion_walkthrough.parameters import save_parameters
 
@@ -44,7 +46,7 @@ def train(options: argparse.Namespace) -> Answer:
     run.folder.mkdir(parents=True, exist_ok=True)
     model = DiffusionModel(run.parameters, seed=options.seed)
     model.compile()
-    place = run.folder / places.MODEL
+    place = run.folder / folders.MODEL
 
     def save() -> Path:
         return save_model(model, place, overwrite=True)
@@ -52,13 +54,13 @@ def train(options: argparse.Namespace) -> Answer:
     verbose, shown = watching.progress(run.epochs, run.steps, options.quiet)
     pictures = run.folder / places.PICTURES
     callbacks = [
-        ResumeTraining(places.resume_folder(run.folder)),
+        ResumeTraining(folders.resume_folder(run.folder)),
         watching.history_file(model, run.folder / places.HISTORY),
         watching.pictures(model, pictures, save, options.pictures_every),
         *shown,
     ]
     lengths = {"epochs": run.epochs, "steps_per_epoch": options.steps_per_epoch}
-    history = model.fit(run.images, verbose=verbose, callbacks=callbacks, **lengths)
+    history = model.fit(run.images, run.labels, verbose=verbose, callbacks=callbacks, **lengths)
     save()
     ended_before = history.params is None  # nobody has trained
     return _ended(run, history.history["loss"], ended_before)
@@ -70,8 +72,11 @@ def sample(options: argparse.Namespace) -> Answer:
     place = places.model_place(options.model)
     parameters = places.parameters_of_model(place)
     way, shape = checking.way_back(options, parameters), parameters.unet.image_shape
+    way |= checking.told(options, parameters)
     if out.suffix.lower() == ".png":
         checking.check_picture(options.n, shape, watching.scale_of(shape))
+    else:
+        checking.check_room(out, options.n * math.prod(shape))
     start(options.seed)
 
     from diffusion_walkthrough.checkpoints import load_model
@@ -88,14 +93,14 @@ def sample(options: argparse.Namespace) -> Answer:
 
 def evaluate(options: argparse.Namespace) -> Answer:
     """Measure a trained model against images that it has not seen."""
-    place, data, training, held_out, way = checking.comparison(options)
+    place, data, training, held_out, labels, way = checking.comparison(options)
     start(options.seed)  # also of the noise that the loss asks about
 
     from diffusion_walkthrough.checkpoints import load_model
 
     model = load_model(place)
     model.compile()
-    loss = float(model.evaluate(held_out, batch_size=options.batch_size, verbose=0))
+    loss = float(model.evaluate(held_out, labels, batch_size=options.batch_size, verbose=0))
     print(f"loss of {len(held_out)} held-out images: {loss:.4f}", flush=True)
     answer: Answer = {"model": str(place), "data": data, "images": len(held_out), "loss": loss}
     drawn = np.concatenate(list(_drawn(model, len(held_out), options, way)))
@@ -105,7 +110,7 @@ def evaluate(options: argparse.Namespace) -> Answer:
         told = ", ".join(f"{mark} {value:.3f}" for mark, value in marks.items())
         print(f"{len(images)} {name} images: {told}", flush=True)
     if options.bits_per_dim:
-        bits = _bits(model, held_out, options)
+        bits = _bits(model, held_out, labels, options)
         answer["bits_per_dim"] = bits
         print(f"bits per dimension of {len(held_out)} held-out images: {bits:.3f} at most")
     return answer
@@ -167,7 +172,7 @@ def _about(run: checking.Run) -> str:
 
 def _ended(run: checking.Run, losses: list[float], ended_before: bool) -> Answer:
     """Say how a run has ended, and what to do next."""
-    epochs, place = len(losses), run.folder / places.MODEL
+    epochs, place = len(losses), run.folder / folders.MODEL
     print("This run had ended already." if ended_before else "The run has ended.")
     print(f"{_several(epochs, 'epoch')}, loss {losses[-1]:.4f}. The model is in {place}")
     print(_what_next(run, epochs))
@@ -204,12 +209,15 @@ def _marks(real: np.ndarray, images: np.ndarray) -> dict[str, float]:
     return {"precision": float(precision), "coverage": float(coverage)}
 
 
-def _bits(model: Any, images: np.ndarray, options: argparse.Namespace) -> float:
+def _bits(
+    model: Any, images: np.ndarray, labels: np.ndarray | None, options: argparse.Namespace
+) -> float:
     from diffusion_walkthrough.loss import bits_per_dim
 
     levels = model.diffusion_parameters.pixel_levels
     progress = not options.quiet and watching.shows_bars()
     how = {"batch_size": options.batch_size, "progress": progress, "seed": options.seed}
+    how["labels"] = labels
     bound = bits_per_dim(model.denoise, model.schedule, images, levels=levels, **how)
     return float(bound.total.mean())
 
@@ -217,15 +225,11 @@ def _bits(model: Any, images: np.ndarray, options: argparse.Namespace) -> float:
 def _drawn(
     model: Any, n: int, options: argparse.Namespace, way: dict[str, Any]
 ) -> Iterator[np.ndarray]:
-    """Draw batch after batch, so that memory is bounded by one batch."""
-    import keras
-
-    seed = keras.random.SeedGenerator(options.seed)
+    """Draw some at a time: the images that ``model.sample`` draws, whatever the size of a batch."""
     add = watching.counter(n, "image", options.quiet)
-    for first in range(0, n, options.batch_size):
-        size = min(options.batch_size, n - first)
-        yield model.sample(size, seed=seed, **way)
-        add(size)
+    for part in model.drawn(n, options.seed, batch_size=options.batch_size, **way):
+        yield part
+        add(len(part))
 
 
 def _write_npz(path: Path, shape: tuple[int, ...], batches: Iterator[np.ndarray]) -> None:

@@ -14,19 +14,22 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffusion_walkthrough import checks
 from diffusion_walkthrough.checks import did_you_mean
 from diffusion_walkthrough.files import UNREADABLE_NPZ, plain_data
+from diffusion_walkthrough.files.folders import (
+    MODEL,
+    PARAMETERS_FILES,
+    model_of_run,
+    resume_folder,
+)
 from diffusion_walkthrough.files.weights import WEIGHTS_FILES
 from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters
 
-#: Where a run keeps what it goes on from. JupyterLab cannot open a folder named "checkpoints", as
-#: version 0.1 named it: in its addresses that word has a meaning of its own.
-RESUME, RESUME_BEFORE = "resume", "checkpoints"
-MODEL, HISTORY, PICTURES = "model", "history.csv", "pictures"
+HISTORY, PICTURES, CHECKPOINTS = "history.csv", "pictures", "checkpoint-*.npz"
 
 #: The small trained models that ship with the package.
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
-PARAMETERS_FILES = ("parameters.json", "parameters.pkl")
 
 #: The description of a checkpoint, with a history of a million epochs.
 _MOST_BYTES = 2**28
@@ -51,7 +54,7 @@ def path_of(word: str, given: str) -> Path:
     if not given.strip():
         raise ValueError(f"{word} is empty. Name a file or a folder.")
     try:
-        return Path(given).expanduser()
+        return checks.path(word, given)
     except RuntimeError as error:
         raise ValueError(f"{word} {given}: {error} Write the whole path, without the ~.") from error
 
@@ -100,15 +103,16 @@ def model_place(given: str, word: str = "--model") -> Path:
                 f".keras. Did you mean the folder that it is in, {path.parent}?"
             )
         return path
-    for place in (path, path / MODEL):
-        if any((place / name).is_file() for name in PARAMETERS_FILES):
-            return _with_weights(place, word, given)
-    if resume_folder(path).is_dir():
-        raise FileNotFoundError(
-            f"{word} {given}: this run has saved no model yet, which it does when it draws a "
-            "picture, and at its end. Run the line that began it again: it goes on."
-        )
+    if _has_parameters(path):
+        return _with_weights(path, word, given)
+    place = model_of_run(path, f"{word} {given}")
+    if place is not None and _has_parameters(place):
+        return _with_weights(place, word, given)
     raise FileNotFoundError(f"{word} {given} is a folder without a model. Check the path.")
+
+
+def _has_parameters(place: Path) -> bool:
+    return any((place / name).is_file() for name in PARAMETERS_FILES)
 
 
 def _with_weights(place: Path, word: str, given: str) -> Path:
@@ -139,19 +143,14 @@ def parameters_of_model(place: Path) -> DiffusionParameters:
 # Runs ---------------------------------------------------------------------------------------------
 
 
-def resume_folder(folder: Path) -> Path:
-    """Where the checkpoints of a run are, or will be."""
-    before = folder / RESUME_BEFORE
-    return before if before.is_dir() else folder / RESUME
-
-
 def run_folder(given: str) -> Path:
-    """Where all of a run is to be written: a folder, which its model's stands for, too.
+    """Where all of a run is to be written: a folder, which those in it stand for, too.
 
     Raises ValueError for any other saved model.
     """
     folder = path_of("--folder", given)
-    if folder.name == MODEL and resume_folder(folder.parent).is_dir():
+    of_model = folder.name == MODEL and resume_folder(folder.parent).is_dir()
+    if of_model or next(folder.glob(CHECKPOINTS), None) is not None:
         folder = folder.parent
     if any((folder / name).exists() for name in PARAMETERS_FILES):
         raise ValueError(
@@ -167,7 +166,7 @@ def begun(folder: Path) -> Begun | None:
 
     ``ResumeTraining`` looks closely, and says what is wrong with a damaged one.
     """
-    for path in sorted(resume_folder(folder).glob("checkpoint-*.npz"), reverse=True):
+    for path in sorted(resume_folder(folder).glob(CHECKPOINTS), reverse=True):
         try:
             with zipfile.ZipFile(path) as archive, archive.open("about.json") as file:
                 about = json.loads(file.read(_MOST_BYTES))

@@ -19,7 +19,10 @@ from diffusion_walkthrough.checks import did_you_mean
 from diffusion_walkthrough.parameters import PRECISION_NAMES
 
 PROGRAM = "python -m diffusion_walkthrough"
-PRESETS = ("digits", "mnist", "cifar10", "celeba_hq_256", "faces")
+PRESETS = (
+    *("digits", "mnist", "cifar10", "celeba_hq_256", "faces"),
+    *("digits_conditional", "faces_conditional"),
+)
 DATA_SETS = ("digits", "mnist", "fashion_mnist", "cifar10", "faces")
 DEVICES = ("this machine", "i5-5300U", "i7-10700", "RTX 2060 SUPER", "K80", "T4", "H200")
 SAMPLERS, SPACINGS = ("ddpm", "ddim", "dpm++2m", "heun"), ("even", "log_snr", "karras")
@@ -112,6 +115,15 @@ def count(text: str) -> int:
     return int(text)
 
 
+def times(text: str) -> int:
+    """How often something is done, which may be never."""
+    if text.isdecimal() and not text.strip("0"):
+        return 0
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text[:80]} must be a whole number of at least 0")
+    return count(text)
+
+
 def seed(text: str) -> int:
     """Where random numbers begin."""
     if not text.isdecimal() or int(text[:20]) > LARGEST_SEED:
@@ -138,6 +150,30 @@ def _number(text: str, allowed: Callable[[float], bool], rule: str) -> float:
     if not allowed(number):
         raise argparse.ArgumentTypeError(f"{text[:80]} must be a number {rule}")
     return number
+
+
+def scale(text: str) -> float:
+    """How far guidance goes."""
+    return _number(text, lambda number: 0 <= number <= 1000, "from 0 to 1000")
+
+
+def labels(text: str) -> list[int] | dict[str, int]:
+    """What images are to show: ``3``; ``0,1,2``, in turn; or by names, ``hat=3,glasses=0``."""
+    named: dict[str, int] = {}
+    values: list[int] = []
+    for part in text.split(","):
+        name, sign, value = part.rpartition("=")
+        if not re.fullmatch(r"-?[0-9]{1,9}", value.strip()):
+            rule = f"{part[:80]} must be a whole number, or NAME=NUMBER, as hat=3"
+            raise argparse.ArgumentTypeError(rule)
+        if sign:
+            named[name.strip()] = int(value)
+        else:
+            values.append(int(value))
+    if named and values:
+        rule = f"{text[:80]} must give a name to every number, or to none"
+        raise argparse.ArgumentTypeError(rule)
+    return named or values
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
@@ -195,6 +231,10 @@ def _sample_words(parser: Parser) -> None:
     add("-n", "--n", type=count, default=64, help="how many images (%(default)s)")
     add("--out", required=True, help="a .png, one picture of all, or an .npz")
     _add_overwrite(parser)
+    shown = "what the images are to show: 3, or 0,1,2 in turn, or hat=3,glasses=0"
+    add("--labels", type=labels, metavar="NUMBERS", help=shown)
+    guided = "how far to go towards what the labels say (1, which is off)"
+    add("--guidance-scale", type=scale, metavar="S", help=guided)
     _add_sampler(parser)
 
 
@@ -298,4 +338,5 @@ def _add_sampler(parser: Parser) -> None:
     add("--spacing", type=one_of(SPACINGS), default="even", help=spacing)
     sigma = "noise to begin with, such as 80 (default: all there is)"
     add("--sigma-max", type=above_0, help=sigma)
+    add("--restarts", type=times, metavar="N", help="how often images are drawn over (0)")
     add("--eta", type=share, help="how much of the noise is new in each step of ddim, 0 to 1 (0)")

@@ -39,8 +39,11 @@ def as_images(images: Any) -> np.ndarray:
             "the images are a pair, as load_images returns: pass its first part as x, and its "
             "second as y where the network is told labels."
         )
-    if images is None or isinstance(images, (str, bytes, os.PathLike, Mapping, set)):
+    no_array = images is None or callable(images)  # a function that yields batches, uncalled
+    if no_array or isinstance(images, (str, bytes, os.PathLike, Mapping, set)):
         remedy = "Pass an array, for example load_images('digits')[0]"
+        if callable(images):
+            remedy = "Call it, and pass what it returns, with parentheses behind its name"
         if isinstance(images, (str, os.PathLike)):
             remedy = f"Load them first: load_images({str(images)!r})[0]"
         rule = "images must be an array (n, height, width, channels), or a data set of batches"
@@ -58,7 +61,8 @@ def as_images(images: Any) -> np.ndarray:
         array = array.astype("float32")
     if array.dtype.kind not in "fiub":
         raise ValueError(
-            f"images are of type {array.dtype}; they must be numbers, float32 in [-1, 1]."
+            f"images are of type {array.dtype}; they must be numbers, float32 in [-1, 1]. "
+            "np.stack(images) makes one array of several, images.real leaves the real part."
         )
     with np.errstate(over="ignore"):  # check_images tells of infinity
         return array.astype("float32", copy=False)
@@ -66,7 +70,7 @@ def as_images(images: Any) -> np.ndarray:
 
 def check_images(images: np.ndarray, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless images are ``(n, *shape)`` and lie in [-1, 1]."""
-    if images.shape[1:] != shape:
+    if images.shape[1:] != shape and images.size:
         wanted = ", ".join(map(str, shape))
         raise ValueError(
             f"images have shape {images.shape}; this model needs (n, {wanted}). "
@@ -92,6 +96,11 @@ def _remedy_for(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
         return "The channels come first: pass np.moveaxis(images, 1, -1)."
     if len(found) == 4 and found[1:3] == (height, width):
         return _remedy_for_channels(found[3], channels)
+    if len(found) > 4 and found[-3:] == wanted:
+        return (
+            f"They are batches of batches: pass images.reshape(-1, {height}, {width}, {channels}), "
+            "or of a data set data.unbatch()."
+        )
     if len(found) == 4 and found[3] == channels and found[1] == found[2]:
         return (
             f"load_images(…, image_size={height}) resizes, or build a model with "
@@ -140,13 +149,21 @@ def as_weights(weights: Any, images: np.ndarray) -> np.ndarray | None:
         )
     with np.errstate(over="ignore"):
         weights = weights.astype("float32").reshape(-1)
-    if not np.isfinite(weights).all():
-        raise ValueError("a sample_weight is NaN or infinite. Give each image a finite number.")
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError(
+            "a sample_weight is NaN, infinite or below 0. Give each image a finite number, 0 for "
+            "one that does not count."
+        )
     return weights
 
 
 def _one_each(name: str, values: Any, images: np.ndarray) -> np.ndarray:
     values = np.asarray(ops.convert_to_numpy(values))
+    if values.ndim > 1 and values.shape == images.shape:
+        raise ValueError(
+            f"{name} have the shape of the images, {values.shape}: this model makes its questions "
+            "and their answers itself, out of the images. Leave y out."
+        )
     if values.shape[:1] != images.shape[:1] or values.dtype.kind not in "fiub":
         raise ValueError(
             f"{name} have shape {values.shape} and are of type {values.dtype}, but there must be "
@@ -162,6 +179,9 @@ def by_class(sample_weight: Any, class_weight: Any, labels: Any) -> Any:
     if not isinstance(class_weight, Mapping):
         rule = "class_weight must be a dictionary from labels to numbers"
         raise ValueError(checks.message("class_weight", class_weight, rule, "Write {0: 1.0}"))
+    for label, weight in class_weight.items():
+        checks.integer("a label in class_weight", label, -_LARGEST_LABEL)
+        checks.real(f"class_weight[{label}]", weight, "of at least 0", lambda weight: weight >= 0)
     if labels is None:
         raise ValueError(
             "class_weight needs to know each image's class: pass the labels as y, or say with "

@@ -19,7 +19,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from diffusion_walkthrough import checks
 from diffusion_walkthrough.engine.cores import SideBySide, has_accelerator
+from diffusion_walkthrough.engine.labels import telling
 from diffusion_walkthrough.engine.noise import (
     STRIDE,
     NoiseOfPart,
@@ -44,7 +46,8 @@ def check_options(step: Callable[..., Any], own: dict[str, Any]) -> list[str]:
             raise TypeError(
                 f"{getattr(step, '__name__', step)} has no option {name!r}; its own are "
                 f"{', '.join(known) or 'none'}, and those of every walk steps, start, seed, x_T, "
-                "shared_noise_steps and progress; of a model's sample also spacing and sigma_max."
+                "shared_noise_steps and progress; of a model's sample also spacing, sigma_max, "
+                "restarts, restart_sigma, restart_steps and batch_size."
             )
     return known
 
@@ -90,6 +93,9 @@ def in_parts(
     seed: Any = None,
     x_T: Any = None,
     progress: bool = False,
+    batch_size: int | None = None,
+    told: Sequence[Any] = (),
+    questions: int = 1,
     **options: Any,
 ) -> Iterator[np.ndarray]:
     """Walk with some of many images at a time, and hand them out: in memory of a bounded size.
@@ -99,32 +105,35 @@ def in_parts(
 
     Args:
         walk: ``backward_sampling.walk``, whose arguments and options the others are.
-        step, denoise, schedule: as there.
-        shape: of all images together, ``(n, …)``, and of ``x_T``.
-        seed, x_T, options: as there.
+        shape: of all images together, ``(n, …)``, as ``x_T`` and ``told`` are of all.
         progress: whether to show a bar, of images if they are drawn in several parts.
+        batch_size: how many at most at a time; None for as many as there is room for.
+        questions: how often the network is asked about each image at once, twice if guided.
 
     Raises FloatingPointError if what was drawn is not all finite numbers.
     """
-    n = shape[0]
-    parts = math.ceil(n / getattr(getattr(denoise, "network", None), "at_once", n))
-    size = math.ceil(n / parts)
-    start = None if x_T is None else checked_start(x_T, shape)
-    generator = generator_of(seed)
+    n, progress = shape[0], checks.flag("progress", progress)
+    size = _size_of_part(n, getattr(denoise, "network", None), batch_size, questions)
+    start, generator = None if x_T is None else checked_start(x_T, shape), generator_of(seed)
     begin = np.array(ops.convert_to_numpy(generator.state))
-    bar = keras.utils.Progbar(n, unit_name="image") if progress and parts > 1 else None
+    bar = keras.utils.Progbar(n, unit_name="image") if progress and size < n else None
     for first in range(0, n, size):
         generator.state.assign(begin)
-        count = min(size, n - first)
-        told: dict[str, Any] = {
-            "x_T": None if start is None else start[first : first + count],
-            **options,
-        }
-        told |= {"seed": NoiseOfPart(generator, n, first), "progress": progress and not bar}
-        images = walk(step, denoise, schedule, (count, *shape[1:]), **told)
+        part = slice(first, min(first + size, n))
+        own = {**options, "told": [x[part] for x in told]} if told else dict(options)
+        own |= {"x_T": None if start is None else start[part], "progress": progress and not bar}
+        own["seed"], count = NoiseOfPart(generator, n, first), part.stop - first
+        images = walk(step, denoise, schedule, (count, *shape[1:]), **own)
         yield _finite(ops.convert_to_numpy(images))
         if bar:
             bar.add(count)
+
+
+def _size_of_part(n: int, network: Any, batch_size: int | None, questions: int) -> int:
+    """How many of n images are drawn at a time: parts of about one size, within what is allowed."""
+    most = n if batch_size is None else checks.integer("batch_size", batch_size, 1)
+    at_once = max(getattr(network, "at_once", n * questions) // questions, 1)
+    return math.ceil(n / math.ceil(n / min(at_once, most)))
 
 
 def _finite(images: np.ndarray) -> np.ndarray:
@@ -197,6 +206,7 @@ class CompiledNetwork:
         times: Sequence[float],
         noise: Any,
         own: dict[str, Any],
+        told: Sequence[Any] = (),
     ) -> tuple[Any, Any]:
         """Take a step for each z of ``noise``; each kind of walk is compiled once.
 
@@ -208,40 +218,45 @@ class CompiledNetwork:
             times: where the walk stood one step before, where it stands before each step, and after
                 the last.
             noise: ``(steps, batch, …)``, at most ``STRIDE`` of them.
+            told: what the denoise function is told beside, each ``(batch, …)``.
         """
-        kind = kind_of(times)
-        key = (step, denoise, schedule, kind, *sorted(own.items()))
+        kind, told = kind_of(times), [ops.convert_to_tensor(x) for x in told]
+        specs = [(tuple(x.shape[1:]), keras.backend.standardize_dtype(x.dtype)) for x in told]
+        key = (step, denoise, schedule, kind, tuple(specs), *sorted(own.items()))
         if key not in self._walks:
             moved = bound(step, own)
 
-            def one_step(apply: Callable[..., Any], *args: Any, before: tuple[Any, Any]) -> Any:
-                asking = dataclasses.replace(denoise, network=apply)
+            def one_step(apply: Callable[..., Any], told: Any, *args: Any, before: Any) -> Any:
+                asking = telling(dataclasses.replace(denoise, network=apply), told)
                 return moved(asking, schedule, *args, before=before)
 
-            self._walks[key] = self._compile_walk(one_step, kind)
+            self._walks[key] = self._compile_walk(one_step, kind, specs)
         missing = STRIDE - len(noise)
         noise = ops.pad(noise, [(0, missing)] + [(0, 0)] * (len(noise.shape) - 1))
         x = ops.stack(seen, axis=1)
         each = ops.ones((x.shape[0], 1), kind)
         padded = each * ops.convert_to_tensor([*times, *[-1] * missing], kind)
         count = ops.cast(each[:, 0], "int32") * (STRIDE - missing)
-        x = self._walks[key](x, padded, count, ops.moveaxis(noise, 0, 1))
+        x = self._walks[key](x, padded, count, ops.moveaxis(noise, 0, 1), *told)
         return x[:, 0], x[:, 1]
 
-    def _compile_walk(self, one_step: Callable[..., Any], kind: str) -> Callable[..., Any]:
+    def _compile_walk(
+        self, one_step: Callable[..., Any], kind: str, told: list[Any]
+    ) -> Callable[..., Any]:
         shape = self.specs[0][0]
 
-        def walk(apply: Callable[..., Any], seen: Any, times: Any, count: Any, noise: Any) -> Any:
+        def walk(apply: Any, seen: Any, times: Any, count: Any, noise: Any, *told: Any) -> Any:
             def step_back(i: Any, seen: Any) -> Any:
                 before, t, s = (ops.take(times, i + j, axis=1) for j in range(3))
                 x, x_start, z = seen[:, 0], seen[:, 1], ops.take(noise, i, axis=1)
-                seen = ops.stack(one_step(apply, x, t, s, z, before=(before, x_start)), axis=1)
+                both = one_step(apply, told, x, t, s, z, before=(before, x_start))
+                seen = ops.stack(both, axis=1)
                 return ops.reshape(seen, (-1, 2, *shape))
 
             return ops.fori_loop(0, count[0], step_back, seen)
 
         kinds = [((2, *shape), "float32"), ((STRIDE + 2,), kind), ((), "int32")]
-        return compiled(walk, self.network, [*kinds, ((STRIDE, *shape), "float32")])
+        return compiled(walk, self.network, [*kinds, ((STRIDE, *shape), "float32"), *told])
 
 
 def compiled(

@@ -265,7 +265,8 @@ def _count(batches: Any) -> int:
     except (TypeError, NotImplementedError) as error:
         raise ValueError(
             f"a {type(batches).__name__} does not say how many batches it has. Pass "
-            "steps_per_epoch=…, or images in one array."
+            "steps_per_epoch=… (validation_steps=… for what is held out, steps=… to evaluate), or "
+            "images in one array."
         ) from error
 
 

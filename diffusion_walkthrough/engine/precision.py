@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 
 import keras
+
+from diffusion_walkthrough import checks
 
 
 @contextlib.contextmanager
@@ -32,7 +33,7 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def warn_of_another_policy(precision: str, stacklevel: int = 3) -> None:
+def warn_of_another_policy(precision: str) -> None:
     """Warn if Keras's global policy was set to something else than the parameters' precision.
 
     Whoever sets it expects models to follow it; a diffusion model follows its parameters, so that
@@ -40,8 +41,7 @@ def warn_of_another_policy(precision: str, stacklevel: int = 3) -> None:
     """
     policy = keras.config.dtype_policy().name
     if policy not in ("float32", precision):
-        warnings.warn(
+        checks.warn(
             f"Keras's global policy is {policy!r}, but this model computes in {precision!r}, as "
-            f"its parameters say. Use TrainingParameters(precision={policy!r}) for the other.",
-            stacklevel=stacklevel,
+            f"its parameters say. Use TrainingParameters(precision={policy!r}) for the other."
         )

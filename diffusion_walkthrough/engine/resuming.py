@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import re
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -91,7 +90,7 @@ class ResumeTraining(keras.callbacks.Callback):
         there. Raises TypeError or ValueError if ``every_epochs`` is not such a number.
         """
         super().__init__()
-        self.folder = Path(folder).expanduser()
+        self.folder = checks.path("folder", folder)
         self.every_epochs = checks.integer("every_epochs", every_epochs, 1)
         self._run: dict[str, Any] = {}  # what must be the same when the run goes on
         self._past: tuple[list[int], dict[str, Any]] | None = None  # history of earlier epochs
@@ -318,10 +317,9 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint | None:
 def _set_aside(damaged: list[tuple[Path, Exception]], instead: Path) -> None:
     for path, error in damaged:
         path.rename(path.with_name(path.name + ".damaged"))
-        warnings.warn(
+        checks.warn(
             f"The checkpoint {path} is damaged ({error}). It is kept as {path.name}.damaged, and "
-            f"training goes on from the one before it, {instead.name}.",
-            stacklevel=5,
+            f"training goes on from the one before it, {instead.name}."
         )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -27,6 +26,7 @@ from diffusion_walkthrough.engine.feeding import (
     taken_apart,
 )
 from diffusion_walkthrough.engine.guarding import TrainingGuard
+from diffusion_walkthrough.engine.labels import checked_labels, labels_for
 from diffusion_walkthrough.engine.optimizer import bare_optimizer, replica_count
 from diffusion_walkthrough.engine.precision import floats_of_32_bits, warn_of_another_policy
 from diffusion_walkthrough.engine.resuming import ResumeTraining
@@ -61,7 +61,7 @@ class TrainedOnQuestions(keras.Model):
             rule, remedy = "it must be DiffusionParameters", "Use DiffusionParameters.digits()"
             raise TypeError(checks.message("parameters", parameters, rule, remedy))
         precision = parameters.training.precision
-        warn_of_another_policy(precision, stacklevel=4)
+        warn_of_another_policy(precision)
         super().__init__(dtype=precision, **options)  # in float16, Keras scales the loss
         self.autocast = False  # or Keras rounds images and steps to 16 bits before call sees them
         self.diffusion_parameters = parameters
@@ -87,16 +87,79 @@ class TrainedOnQuestions(keras.Model):
     def checked(self, images: Any, labels: Any = None, weights: Any = None) -> tuple[Any, ...]:
         """Images, labels and weights, if there are any, as NumPy arrays that fit the network.
 
-        Labels become None for a network that takes none.
+        Labels become None for a network that is told none, with a warning.
 
         Raises:
             ValueError: if the images are not ``(n, height, width, channels)`` of the network's
-                size, or do not lie in [-1, 1]; or if there is not one label, or one weight, each.
+                size, or do not lie in [-1, 1]; if there is not one label, or one weight, each; or
+                if a network that is told labels does not know one, or gets none.
         """
         images = doors.as_images(images)
         doors.check_images(images, self.diffusion_parameters.unet.image_shape)
-        labels, weights = doors.as_labels(labels, images), doors.as_weights(weights, images)
-        return images, labels if len(self.network.inputs) > 2 else None, weights
+        weights = doors.as_weights(weights, images)
+        if described := self.diffusion_parameters.unet.labels:
+            return images, checked_labels(labels, described, len(images)), weights
+        labels = doors.as_labels(labels, images)
+        if labels is not None and not self.takes_labels:
+            checks.warn(
+                "there are labels, but this network is told none and learns nothing of them. Leave "
+                "them out, or build a model with UNetParameters(labels=…)."
+            )
+        return images, labels if self.takes_labels else None, weights
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether the network is told labels."""
+        return len(self.network.inputs) > 2
+
+    def told(
+        self,
+        n: int,
+        labels: Any = None,
+        guidance_scale: float = 1.0,
+        guidance_interval: tuple[float, float] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Make of ``labels`` and ``guidance_scale`` what a walk takes; other options stay.
+
+        Args:
+            n: how many images are to be drawn.
+            labels: what they are to show, for a network that is told it: one value, or one for each
+                image; of several labels a row, or a row for each, or ``{"hat": 3, …}``. What is -1,
+                or not named, is not said.
+            guidance_scale: how far to go towards what the labels say; see ``guidance``. 1 is off.
+            guidance_interval: the σ between which it is on; None for all.
+            **options: of the walk.
+
+        Raises TypeError or ValueError for labels or a scale that cannot be.
+        """
+        rule, described = "from 0 to 1000; 1 is off", self.diffusion_parameters.unet.labels
+        scale = checks.real("guidance_scale", guidance_scale, rule, lambda s: 0 <= s <= 1000)
+        if scale == 1 and guidance_interval is not None:
+            rule = "there is no guidance, whose scale is 1"
+            remedy = "Pass guidance_scale=2, say"
+            raise ValueError(checks.message("guidance_interval", guidance_interval, rule, remedy))
+        if labels is None and scale == 1:
+            return options
+        if labels is None or not described:
+            name, value = ("guidance_scale", scale) if labels is None else ("labels", labels)
+            rule = "without labels there is nothing to be guided to"
+            remedy = "Pass labels=… too, or leave it out"
+            if not described:
+                rule, remedy = "this network is told no labels", "Leave it out"
+            raise ValueError(checks.message(name, value, rule, remedy))
+        told = [labels_for(labels, described, n)]
+        if scale != 1:
+            told.append(np.full(n, scale, "float32"))
+            if guidance_interval is not None:
+                told.append(np.tile(_checked_interval(guidance_interval), (n, 1)))
+        return {**options, "told": told, "questions": min(len(told), 2)}
+
+    @property
+    def label_dropping(self) -> float:
+        """The share of images whose labels are left out in training."""
+        parameters = self.diffusion_parameters
+        return parameters.training.label_dropping if parameters.unet.labels else 0.0
 
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to build the model again."""
@@ -141,7 +204,7 @@ class TrainedOnQuestions(keras.Model):
 
         Args:
             x: clean images, as for ``fit``.
-            y: labels, for a network that is told them.
+            y: labels, for a network that is told them; none of them is dropped.
             batch_size: how many at a time; None takes the parameters' number. For images in one
                 array it changes nothing but the memory it takes.
             **options: as for ``keras.Model.evaluate``; ``sample_weight`` weighs the images.
@@ -191,8 +254,11 @@ class TrainedOnQuestions(keras.Model):
 
         Raises ValueError as ``fit`` does, also if the run is over.
         """
-        weights = doors.by_class(sample_weight, options.pop("class_weight", None), y)
-        x = doors.as_images(x)
+        if not self.compiled:
+            raise ValueError("the model is not compiled. Call model.compile() first.")
+        of_class = options.pop("class_weight", None)
+        weights, x = doors.by_class(sample_weight, of_class, y), doors.as_images(x)
+        y = y if of_class is None or self.takes_labels else None
         asked = self.questions(x, y, weights, batch_size=max(len(x), 1), shuffle=False)
         self._check_not_over(1)
         asked.epoch = int(ops.convert_to_numpy(bare_optimizer(self.optimizer).iterations))
@@ -206,6 +272,22 @@ class TrainedOnQuestions(keras.Model):
         x = doors.as_images(x)
         asked = self._held_out(x, y, sample_weight, max(len(x), 1))
         return super().test_on_batch(*asked[0], **options)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Ask about noisy images, ``(x_t, t)``; TypeError for anything else, as for clean ones."""
+        if args and not isinstance(args[0], (tuple, list, Mapping)):
+            self.predict()
+        return super().__call__(*args, **options)
+
+    def predict(self, *args: Any, **options: Any) -> Any:
+        """Refuse, as there is nothing that Keras could ask about images; TypeError."""
+        raise TypeError(
+            "a DiffusionModel predicts nothing about clean images. To draw some: model.sample(16). "
+            "To ask about noisy ones at steps t: model.denoise(x_t, t) for the clean image, "
+            "model.network.predict([x_t, t]) for the network's own answer."
+        )
+
+    predict_on_batch = predict
 
     @floats_of_32_bits()
     def fit(
@@ -221,7 +303,8 @@ class TrainedOnQuestions(keras.Model):
         Args:
             x: clean images, float32 ``(n, height, width, channels)`` in [-1, 1]; or a data set
                 that yields batches of them.
-            y: labels, int32 ``(n,)``, for a network that is told them, and for ``class_weight``.
+            y: labels, for a network that is told them (int32 ``(n,)``, of several ``(n, k)``; -1
+                for what is not known), and for ``class_weight``.
             batch_size: images per step, all its parts together; None takes the parameters' number.
             epochs: None plans the whole run of ``decay_steps`` steps, or 1 epoch without them.
             **options: as for ``keras.Model.fit``. An epoch of ``steps_per_epoch`` steps goes on
@@ -262,6 +345,9 @@ class TrainedOnQuestions(keras.Model):
                 doors.check_alone(type(x).__name__, validation_split=split)
             x, weights = doors.as_images(x), options.get("sample_weight")
             kept = math.floor(len(x) * (1.0 - split))
+            if not kept:
+                rule = f"it leaves none of the {len(x)} images to train on"
+                raise ValueError(checks.message("validation_split", split, rule, "Use less"))
             x, y, weights, held_out = _divided(x, y, weights, kept)
             options["sample_weight"] = weights
         if held_out is not None and not isinstance(held_out, QuestionSet):
@@ -272,6 +358,7 @@ class TrainedOnQuestions(keras.Model):
         if doors.is_data_set(x):
             doors.check_alone(type(x).__name__, class_weight=of_class)
         weights = doors.by_class(weights, of_class, y)
+        y = y if of_class is None or self.takes_labels else None
         told = {
             "shuffle": options.pop("shuffle", True),
             "mirror": self.diffusion_parameters.training.horizontal_flip,
@@ -304,19 +391,19 @@ class TrainedOnQuestions(keras.Model):
                 "no weight of the network is to be trained, so that nothing would change. Set "
                 "model.network.trainable = True."
             )
-        if total is None:
-            return
         done = int(ops.convert_to_numpy(bare_optimizer(self.optimizer).iterations))
+        if total is None:
+            self._check_own_rate(done, math.ceil(epochs * steps / self.parts))
+            return
         needed = max(math.ceil((total - done) * self.parts / steps), 0)
         rate = doors.rate_of(self.optimizer) if epochs > needed else None
         if rate is None or float(ops.convert_to_numpy(rate(total))) > 0:
             return
         if done < total:
-            warnings.warn(
+            checks.warn(
                 f"the learning rate falls to 0 over {total} steps (decay_steps), so that the last "
                 f"{epochs - needed} of {epochs} epochs would change nothing. Leave out epochs, or "
-                "build the model with more decay_steps in its TrainingParameters.",
-                stacklevel=4,
+                "build the model with more decay_steps in its TrainingParameters."
             )
             return
         raise ValueError(
@@ -325,6 +412,17 @@ class TrainedOnQuestions(keras.Model):
             "weights; for a longer one, build the model with more decay_steps in its "
             "TrainingParameters."
         )
+
+    def _check_own_rate(self, done: int, ahead: int) -> None:
+        """Refuse to take steps at a learning rate that an own schedule leaves at 0 for all."""
+        if (rate := doors.rate_of(self.optimizer)) is None:
+            return
+        places = np.linspace(done, done + ahead, 9)  # a warm-up begins at 0, too
+        if not any(float(ops.convert_to_numpy(rate(place))) for place in places):
+            raise ValueError(
+                f"the learning rate of this optimizer's schedule is 0 from step {done} on, so that "
+                "nothing would change. Compile the model with a new optimizer."
+            )
 
     def _fed(self, asked: QuestionSet, epochs: int) -> dict[str, Any]:
         """What Keras's ``fit`` is to be given to train on so many epochs of questions."""
@@ -346,6 +444,9 @@ class TrainedOnQuestions(keras.Model):
         others = getattr(callbacks, "callbacks", callbacks)  # those in a CallbackList
         others = [c for c in keras.tree.flatten(others) if c is not None]
         doors.check_callbacks(others, self.optimizer if self.compiled else None)
+        if len(kept := [c for c in others if isinstance(c, ResumeTraining)]) > 1:
+            rule, remedy = "a run is kept in one folder", "Leave all but one ResumeTraining out"
+            raise ValueError(checks.message("callbacks", kept, rule, remedy))
         guards = [c for c in others if isinstance(c, TrainingGuard)] or [TrainingGuard()]
         for guard in guards:
             guard.questions = asked
@@ -357,6 +458,17 @@ class TrainedOnQuestions(keras.Model):
             own = [c for c in others if isinstance(c, AveragedWeights)] or [AveragedWeights()]
         ours = [*guards, *backups, *own]
         return [*ours, *(c for c in others if c not in ours)]
+
+
+def _checked_interval(interval: Any) -> np.ndarray:
+    """Two numbers that rise, from 0 on, float32 ``(2,)``; infinity may be the second."""
+    with contextlib.suppress(TypeError, ValueError):
+        low, high = (float(sigma) for sigma in interval)
+        if 0 <= low < high:
+            return np.array([low, high], "float32")
+    rule = "guidance_interval must be two σ, from 0 on, that rise"
+    remedy = "Write for example (0.2, 5.0)"
+    raise ValueError(checks.message("guidance_interval", interval, rule, remedy))
 
 
 def _divided(x: np.ndarray, y: Any, weights: Any, kept: int) -> tuple[Any, Any, Any, tuple]:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion_walkthrough import checks
+
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
@@ -101,10 +103,18 @@ def read_picture(file: Path, image_size: int | None = None, channels: int | None
         raise ValueError(f"{file} cannot be read: {refused}.") from refused
     except Exception as error:  # of a damaged picture, Pillow raises all kinds
         raise ValueError(
-            f"{file} cannot be read as a picture ({str(error)[:200] or type(error).__name__}). "
+            f"{file} cannot be read as a picture ({_reason(error)}). "
             "Remove it or save it again as PNG."
         ) from error
     return Picture(pixels[..., np.newaxis] if pixels.ndim == 2 else pixels, has_more)
+
+
+def _reason(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):  # names an object of Python
+        return f"it is none of {', '.join(FORMATS)}, or damaged"
+    return str(error)[:200] or type(error).__name__
 
 
 def _recognized(file: _File) -> PillowImage.Image:
@@ -273,4 +283,4 @@ def _left_out(files: list[Path], subfolders: list[Path]) -> str:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(f"{text}.", stacklevel=6)
+    checks.warn(f"{text}.")

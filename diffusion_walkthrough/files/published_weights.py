@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from diffusion_walkthrough.checks import shown
+from diffusion_walkthrough.checks import shown, warn
 from diffusion_walkthrough.files.plain_data import MAX_BYTES, decode_json
 from diffusion_walkthrough.files.weights import Arrays, MisfitError, Shapes, named_weights, opened
 
@@ -117,11 +116,10 @@ def load_published_weights(unet: keras.Model, file: str | os.PathLike[str]) -> N
             _check_config(config, path.with_name("config.json"), unet, variables)
         values = _new_values(arrays, variables, path, unet.inputs[0].shape[1])
     if config is None:
-        warnings.warn(
+        warn(
             f"There is no config.json of a UNet2DModel beside {path}, so that nobody can check "
             "whether this network computes with the weights what they were trained for: in so many "
-            "groups, for example.",
-            stacklevel=2,
+            "groups, for example."
         )
     for name, value in values.items():  # nothing can go wrong any more
         variables[name].assign(value)

@@ -22,6 +22,8 @@ class Record:
     # The fields that are records themselves.
     _nested: ClassVar[dict[str, type[Record]]] = {}
     _added_later: ClassVar[Additions] = {}
+    # Fields that files hold only if they differ from their default: files without stay as they are.
+    _only_if_used: ClassVar[tuple[str, ...]] = ()
 
     def _check(self, name: str, checker: Callable[..., object], *rule: Any) -> None:
         """Put the value of a field into its normal form; ``checker`` raises if it has none."""
@@ -42,7 +44,12 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """All values as a dictionary of plain ones (tuples as lists), as JSON has them."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        values = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in self._only_if_used or value != field.default:
+                values[field.name] = value.to_dict() if isinstance(value, Record) else value
+        return json.loads(json.dumps(values))
 
     @classmethod
     def from_dict(cls: type[_R], values: Mapping[str, Any], version: int | None = None) -> _R:
@@ -61,7 +68,11 @@ class Record:
             later = cls._added_later.items()
             meant = {name: value for name, (first, value) in later if version < first}
             values = {**meant, **values}
-        checks.keys(cls.__name__, values, [field.name for field in dataclasses.fields(cls)])
+        fields = dataclasses.fields(cls)
+        if isinstance(values, Mapping):
+            unused = {field.name: field.default for field in fields}
+            values = {**{name: unused[name] for name in cls._only_if_used}, **values}
+        checks.keys(cls.__name__, values, [field.name for field in fields])
         nested = {name: kind.from_dict(values[name], version) for name, kind in cls._nested.items()}
         return cls(**{**values, **nested})
 

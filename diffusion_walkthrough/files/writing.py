@@ -23,6 +23,12 @@ _OURS = re.compile(r"\.~(?P<host>\w*)-(?P<process>\d+)-[0-9a-f]{8}-(?P<old>old-)
 #: What the operating system or JupyterLab puts into folders; so does whatever is hidden.
 UNINVITED = {"desktop.ini", "Thumbs.db"}
 
+#: How often a folder is put in its place where other processes put theirs.
+ATTEMPTS = 9
+
+#: What the operating system says where another process has put its folder.
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+
 # The names that this process is writing at. Another one with its number is of an earlier process
 # that had the same: in a container, each start has.
 _BEING_WRITTEN: set[str] = set()
@@ -67,20 +73,34 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     and the next one that writes there puts it back (:func:`tidy`).
     """
     target = _place(path)
-    temporary, old = _beside(target), _beside(target, "old-")
-    with _told_of(target), _being_written(temporary, old):
+    temporary, olds = _beside(target), [_beside(target, "old-") for _ in range(ATTEMPTS)]
+    with _told_of(target), _being_written(temporary, *olds):
         temporary.mkdir()
         try:
             yield temporary
             for part in [*temporary.rglob("*"), temporary]:
                 _to_disk(part)
-            if target.exists():  # a folder cannot be renamed onto one that has files in it
-                os.replace(target, old)
-            os.replace(temporary, target)
+            _take_place(temporary, target, olds)
             _to_disk(target.parent)
         finally:
-            _put_back_or_remove(old, target)
+            for old in olds:
+                _put_back_or_remove(old, target)
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take_place(temporary: Path, target: Path, olds: list[Path]) -> None:
+    """Rename a folder to its place, though other processes may put theirs there meanwhile."""
+    for old in olds:
+        with contextlib.suppress(FileNotFoundError):  # another one was faster
+            if target.exists():  # a folder cannot be renamed onto one that has files in it
+                os.replace(target, old)
+        try:
+            os.replace(temporary, target)
+        except OSError as error:
+            if error.errno not in TAKEN or old is olds[-1]:
+                raise
+        else:
+            return
 
 
 @contextlib.contextmanager
@@ -112,6 +132,9 @@ def _being_written(*paths: Path) -> Iterator[None]:
 def make_folder(folder: Path) -> None:
     """Make a folder and those that it stands in, and have all of them on the disk."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    there = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    if there is not None and not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file, and not a folder. Choose another place.")
     folder.mkdir(parents=True, exist_ok=True)
     for place in missing:
         _to_disk(place.parent)
@@ -162,13 +185,21 @@ def _left_behind(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
 
 
 def _put_back_or_remove(old: Path, target: Path) -> None:
-    if old.exists() and not target.exists():
-        os.replace(old, target)
-    elif old.exists():
-        for part in old.iterdir():
-            if _is_uninvited(part.name) and not (target / part.name).exists():
+    if not old.exists():
+        return
+    if not target.exists():
+        try:
+            os.replace(old, target)
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+        else:
+            return
+    for part in old.iterdir():
+        if _is_uninvited(part.name) and not (target / part.name).exists():
+            with contextlib.suppress(FileNotFoundError):  # another process replaces it just now
                 os.replace(part, target / part.name)
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _place(path: str | os.PathLike[str]) -> Path:

@@ -20,8 +20,9 @@ class Block(NamedTuple):
 
     Attributes:
         part: where it stands, in the words of :func:`parameters_by_part`.
-        kind: "convolution", "dense" (of the time, once for each image), "residual" or "attention".
-        old_width: channels that go in.
+        kind: "convolution", "dense" (of the time, once for each image), "table" (of a label, with
+            a row for each value and one for none), "residual" or "attention".
+        old_width: channels that go in, or the rows of a table.
         new_width: channels that come out.
         side: of its result in pixels; 1 for the time, which has no pixels.
     """
@@ -38,6 +39,8 @@ def blocks(parameters: UNetParameters, learned_variance: bool = False) -> Iterat
     base, size, widths = parameters.base_width, parameters.image_size, parameters.level_widths
     yield Block("time", "dense", base, 4 * base, 1)
     yield Block("time", "dense", 4 * base, 4 * base, 1)
+    for _, count in parameters.labels:
+        yield Block("labels", "table", count + 1, 4 * base, 1)
     yield Block("first", "convolution", parameters.channels, base, size)
     skips = [base]  # the width of every result that is kept
     for level in range(len(widths)):
@@ -122,6 +125,8 @@ def block_parameters(block: Block, embedding_width: int) -> int:
         return residual_parameters(old_width, new_width, embedding_width)
     if kind == "attention":
         return attention_parameters(new_width)
+    if kind == "table":
+        return old_width * new_width
     norm = 2 * old_width if part == "last" else 0
     return norm + conv_parameters(old_width, new_width, 1 if kind == "dense" else 3)
 
@@ -142,7 +147,8 @@ def parameters_by_part(
 
     Returns:
         ``{"time": …, "first": …, "down 32": …, …, "middle": …, …, "up 32": …, "last": …}``; the
-        numbers in the names are the sides of the levels in pixels.
+        numbers in the names are the sides of the levels in pixels. A network that is told labels
+        has "labels" after "time".
     """
     return _by_part(parameters, learned_variance, block_parameters)
 
@@ -181,6 +187,8 @@ def block_multiply_adds(block: Block, embedding_width: int) -> int:
         return residual_multiply_adds(old_width, new_width, side, embedding_width)
     if kind == "attention":
         return attention_multiply_adds(new_width, side)
+    if kind == "table":
+        return 0  # a row is looked up
     return conv_multiply_adds(old_width, new_width, side, 1 if kind == "dense" else 3)
 
 

@@ -229,7 +229,7 @@ def _kept_bytes(block: Block, half: bool, dropout: float) -> float:
 
 def count_variables(run: DiffusionParameters) -> int:
     """Count the variables that hold the network's weights: kernels, biases, and so on."""
-    counts = {"convolution": 2, "dense": 2, "attention": 10}
+    counts = {"convolution": 2, "dense": 2, "table": 1, "attention": 10}
     total = 2  # the normalization before the last convolution
     for block in blocks(run.unet):
         shortcut = 0 if block.old_width == block.new_width else 2

@@ -185,14 +185,16 @@ def test_the_spread_of_the_work_draws_what_it_is_given(both):
 
 
 def test_every_schedule_can_be_chosen():
-    assert {name for name, _ in figures.KINDS.values()} == set(SCHEDULE_NAMES)
+    """But for rectified flow's, which chapter 11 is about."""
+    shown = {name for name, _ in figures.KINDS.values()}
+    assert shown == set(SCHEDULE_NAMES) - {"straight"}
     for kind in set(figures.KINDS) - {"linear, raw", "linear, scaled"}:
         betas = figures.schedule_of(kind, 40).betas
         np.testing.assert_array_equal(betas, make_betas(kind, 40))
 
 
 def test_the_family_shows_each_schedule_over_all_others():
-    family = {name: NoiseSchedule(make_betas(name, 1000)) for name in SCHEDULE_NAMES}
+    family = {name: NoiseSchedule(make_betas(name, 1000)) for name in SCHEDULE_NAMES[:8]}
     drawn = figures.family(family).axes
     assert [axes.get_title().split("\n")[0] for axes in drawn] == list(family)
     for axes, schedule in zip(drawn, family.values(), strict=True):

@@ -462,6 +462,30 @@ TRIES = {
         lambda first, last, n: np.linspace(last, first, n),
         lambda first, last, n: np.geomspace(first, last), lambda first, last, n: first / last / n,
     ],
+    "flow_matching.euler_step": [
+        lambda x, v, s, n: x + (s - n) * v, lambda x, v, s, n: x - s * v,
+        lambda x, v, s, n: x + s * v, lambda x, v, s, n: x - n * v, lambda x, v, s, n: x - v,
+        lambda x, v, s, n: x + v, lambda x, v, s, n: (n - s) * v, lambda x, v, s, n: n / s * x,
+        lambda x, v, s, n: x, lambda x, v, s, n: (1 - n) * x + n * v,
+        lambda x, v, s, n: x + (n - s) / s * v, lambda x, v, s, n: x - 2 * (s - n) * v,
+        lambda x, v, s: x - s * v,
+    ],
+    "flow_matching.share": [
+        lambda a, b: b, lambda a, b: b**2, lambda a, b: b / a, lambda a, b: a / (a + b),
+        lambda a, b: 1 - a, lambda a, b: a, lambda a, b: a + b, lambda a, b: 1 / (a + b),
+        lambda a, b: b**2 / (a**2 + b**2), lambda a, b: b / root(a**2 + b**2),
+        lambda a: 1 - a,
+    ],
+    "flow_matching.image": [
+        lambda x, v, s: x + (1 - s) * v, lambda x, v, s: x - v, lambda x, v, s: x + s * v,
+        lambda x, v, s: x - (1 - s) * v, lambda x, v, s: x + v, lambda x, v, s: -v,
+        lambda x, v, s: x / (1 - s), lambda x, v, s: (x - s * v) / (1 - s),
+        lambda x, v, s: x - s * v * (1 - s), lambda x, v, s: x, lambda x, v, s: x - s**2 * v,
+        lambda x, v: x - v,
+    ],
+    "flow_matching.cost": [
+        200_000, 20_000, 10_000, 40, 20, 390_000, 800_000, 600_000, 500, 4_000_000, 100_000, 401_000
+    ],
     "faster_sampling.more_steps": [160, 20, 80, 16, 4, 2560, 14, 30, 50, 26, 5, 400, 45, 41],
     "scaling_up.growth": [
         (4, 16), (4, 4), (16, 16), (16, 32), (16, 64), (64, 256), (256, 16), 16, (16, 4), (2, 4),
@@ -496,6 +520,25 @@ TRIES = {
         lambda g, n: g * n[:, None] / n.sum(), lambda g, n: g @ n / n.sum(),
         lambda g, n: (g / n[:, None]).sum(axis=0), lambda g, n: g[:2].mean(axis=0),
         lambda g, n: np.median(g, axis=0),
+    ],
+    "bug_hunt.own_instrument": [
+        lambda jump, a: True, lambda jump, a: False, lambda jump, a: jump, lambda jump: True,
+        lambda jump, a: jump(np.ones((1, 1)), [50], np.zeros((1, 1))) == root(a[50]),
+        lambda jump, a: bool(np.isclose(jump(np.ones((1, 1)), [50], np.zeros((1, 1))), a[50])),
+        lambda jump, a: bool(np.isclose(jump(np.ones((1, 1)), [50], [[0.0]]), root(a[50])).all()),
+        lambda jump, a: bool(np.isclose(jump([[0.0]], [50], [[1.0]]), root(1 - a[50])).all()),
+        lambda jump, a: bool(np.allclose(
+            jump(np.ones((100, 1)), np.arange(100), np.ones((100, 1))),
+            (root(a) + root(1 - a))[:, None])),
+        lambda jump, a: bool(np.allclose(
+            jump(np.ones((4, 1)), np.full(4, 50), np.ones((4, 1))), root(a[50]) + root(1 - a[50]))),
+        lambda jump, a: np.allclose(jump(1, 50, 0), root(a[50])), lambda jump, a: 1.0,
+    ],
+    "bug_hunt.share_of_start": [
+        0.001**511, 510.5, 0.511, 0.489, 0.999, 0.9999**511, 0.4, 0.99**511, 0.37, 60, 0.36, 1,
+    ],
+    "bug_hunt.third_image": [
+        0.98**3, 0.98, 0.99, 0.9604, 0.006, 0.98**4, 0.02**3, 0.0588, 0.2425, 0.98**999, 0.94, 0.5,
     ],
 }  # fmt: skip
 

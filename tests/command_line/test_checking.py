@@ -1,5 +1,8 @@
 """What a line names is looked up before anything begins, and a fault has a remedy in the line."""
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -148,7 +151,8 @@ def test_held_out_images_are_the_test_split_where_there_is_one(workshop, picture
 def test_the_preset_finds_its_images():
     assert checking.data_of(None, FACES) == "faces"
     assert checking.data_of(None, DiffusionParameters.mnist()) == "mnist"
-    images = checking.images_of("faces", FACES, "test")
+    images, labels = checking.labelled("faces", FACES, "test")
+    assert labels is None
     np.testing.assert_array_equal(images[:20], faces.draw(20, split="test")[0])
 
 
@@ -180,9 +184,35 @@ def test_a_way_back_that_cannot_be_is_told_before(capsys, tmp_path, words, messa
     assert message in refused(capsys, *begin, *words)
 
 
+def test_more_images_than_the_disk_has_room_for_are_told_before(capsys, tmp_path):
+    begin = ["sample", "--model", "digits", "--out", tmp_path / "new" / "x.npz"]
+    assert "would need 6.4e+04 GB, and" in refused(capsys, *begin, "-n", 10**12 - 1)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_spacing_from_infinite_noise_asks_for_a_beginning(capsys, tmp_path):
     begin = ["sample", "--model", "faces", "--out", tmp_path / "x.png", "--spacing", "karras"]
     assert "Begin at less: --sigma-max 80." in refused(capsys, *begin)
+
+
+@pytest.mark.parametrize(
+    "words", [["--restarts", "3"], ["--steps", "9"], ["--spacing", "karras"], ["--sigma-max", "20"]]
+)
+def test_a_learned_variance_walks_all_steps_or_with_another_sampler(words):
+    parameters = dataclasses.replace(DIGITS, variance="learned", loss="kl")
+    line = ["sample", "--model", "m", "--out", "x.png", *words]
+    with pytest.raises(ValueError, match=f"{words[0]}.*or walk with --sampler ddim"):
+        checking.way_back(parse(line), parameters)
+    checking.way_back(parse([*line, "--sampler", "ddim"]), parameters)
+    checking.way_back(parse([*line[:5], "--steps", "100", "--restarts", "0"]), parameters)
+
+
+def test_a_schedule_without_the_noise_of_a_restart_says_so():
+    schedule = dataclasses.replace(DIGITS.schedule, name="const", timesteps=3, beta_end=1e-4)
+    little = dataclasses.replace(DIGITS, schedule=dataclasses.replace(schedule, scaled=False))
+    line = parse(["sample", "--model", "m", "--out", "x.png", "--restarts", "3"])
+    with pytest.raises(ValueError, match=r"noise of σ = 0.4, and this model's first and last σ"):
+        checking.way_back(line, little)
 
 
 @pytest.mark.parametrize("parameters", [DIGITS, FACES], ids=["cosine", "jsd"])
@@ -243,3 +273,54 @@ def test_epochs_beyond_the_end_of_the_learning_rate_are_refused(workshop, tmp_pa
 def test_a_run_is_planned_by_its_steps(decay, parts, steps, epochs):
     changes = [("decay_steps", decay), ("gradient_accumulation_steps", parts), ("warmup_steps", 0)]
     assert checking.planned_epochs(checking.changed(DIGITS, changes), steps) == epochs
+
+
+# Labels ----------------------------------------------------------------------------------------
+
+TOLD = DiffusionParameters.digits_conditional()
+TOLD_FACES = DiffusionParameters.faces_conditional()
+
+
+def sample_line(*words):
+    return parse(["sample", "--model", "m", "--out", "o.png", "-n", "5", *words])
+
+
+def test_what_images_are_to_show_is_told_of_each():
+    assert checking.told(sample_line(), TOLD) == {}
+    found = checking.told(sample_line("--labels", "4,0", "--guidance-scale", "2"), TOLD)
+    assert found["labels"]["digit"].tolist() == [4, 0, 4, 0, 4]
+    assert found["guidance_scale"] == 2.0
+    found = checking.told(sample_line("--labels", "hat=3,beard=0"), TOLD_FACES)
+    assert {name: values.tolist() for name, values in found["labels"].items()} == {
+        "hat": [3] * 5,
+        "beard": [0] * 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "parameters", "message"),
+    [
+        (["--labels", "3"], DIGITS, "--labels: this model's network is told no labels"),
+        (["--guidance-scale", "2"], DIGITS, "--guidance-scale: this model's network is told no"),
+        (["--guidance-scale", "2"], TOLD, "goes on towards what labels say. Say what: --labels"),
+        (["--labels", "10"], TOLD, "--labels: digit=10 must be from 0 to 9, or -1"),
+        (["--labels", "2,-2"], TOLD, "--labels: digit=-2 must be from 0 to 9"),
+        (["--labels", "digits=1"], TOLD, "the model knows no digits. Did you mean 'digit'?"),
+        (["--labels", "3"], TOLD_FACES, "Give the numbers their names: --labels hat=0,glasses=0"),
+    ],
+)
+def test_labels_that_the_model_does_not_know_are_refused(words, parameters, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        checking.told(sample_line(*words), parameters)
+
+
+def test_data_come_with_the_labels_that_the_network_is_told(tmp_path):
+    labels = checking.labelled("digits", TOLD, "test")[1]
+    np.testing.assert_array_equal(labels, load_images("digits", split="test")[1])
+    assert checking.labelled("digits", DIGITS, "test")[1] is None
+    assert checking.labelled("faces", TOLD_FACES, "test")[1].shape == (10_000, 5)
+    np.savez(tmp_path / "own.npz", images=to_uint8(IMAGES))
+    with pytest.raises(ValueError, match=r"is told digit of each image, and .* has no labels"):
+        checking.labelled(str(tmp_path / "own.npz"), TOLD, "train")
+    with pytest.raises(ValueError, match=r"own\.npz has one label for each"):
+        checking.labelled(str(tmp_path / "own.npz"), TOLD_FACES, "train")

@@ -15,13 +15,14 @@ import pytest
 from PIL import Image
 
 from command_line.lines import IMAGES, ROOT, in_a_process, rows, train_words, weights
-from diffusion_walkthrough import faces, training, unet
+from diffusion_walkthrough import checkpoints, faces, training, unet
 from diffusion_walkthrough.checkpoints import load_model, save_model
 from diffusion_walkthrough.command_line import main
 from diffusion_walkthrough.data import load_images, to_uint8
 from diffusion_walkthrough.engine.callbacks import SampleHistory
 from diffusion_walkthrough.evaluation import density_coverage, precision_recall
 from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters, save_parameters
+from diffusion_walkthrough.planner import counting
 from diffusion_walkthrough.planner.plan import plan
 from diffusion_walkthrough.training import DiffusionModel
 
@@ -42,6 +43,7 @@ def test_training_by_line_is_training_by_hand(run, workshop):
 
 def test_a_unet_is_trained_in_the_same_way(workshop, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "build_unet", unet.build_unet)
+    monkeypatch.setattr(checkpoints, "count_parameters", counting.count_parameters)
     assert main(train_words(workshop, tmp_path / "run", 1, "--quiet")) == 0
     assert "\n1 epoch, loss " in capsys.readouterr().out
     assert len(weights(tmp_path / "run")) > 30
@@ -188,26 +190,21 @@ def test_control_c_says_how_to_go_on(workshop, tmp_path, monkeypatch, capsys):
 # Drawing ---------------------------------------------------------------------------------------
 
 
-def test_images_come_in_batches_that_do_not_repeat(run, tmp_path, monkeypatch):
-    asked = []
-    original = DiffusionModel.sample
-
-    def watch(self, n, **options):
-        asked.append(n)
-        return original(self, n, **options)
-
-    monkeypatch.setattr(DiffusionModel, "sample", watch)
-    out = tmp_path / "new folder" / "drawn.npz"
-    words = ["sample", "--model", str(run / "model"), "-n", "5", "--batch-size", "2", "--quiet"]
-    assert main([*words, "--out", str(out)]) == 0
-    assert asked == [2, 2, 1]
-    images, _ = load_images(out)
-    assert images.shape == (5, 8, 8, 1)
-    assert len(np.unique(images.reshape(5, -1), axis=0)) == 5
-    seed = keras.random.SeedGenerator(0)
-    expected = np.concatenate([load_model(run / "model").sample(n, seed=seed) for n in (2, 2, 1)])
-    np.testing.assert_array_equal(to_uint8(images), to_uint8(expected))
-    assert [path.name for path in out.parent.iterdir()] == ["drawn.npz"]
+def test_the_size_of_a_batch_changes_no_image(run, tmp_path):
+    drawn = {}
+    for size in (2, 64):
+        out = tmp_path / f"new folder {size}" / "drawn.npz"
+        words = ["sample", "--model", str(run / "model"), "-n", "5", "--batch-size", str(size)]
+        assert main([*words, "--quiet", "--seed", "3", "--restarts", "1", "--out", str(out)]) == 0
+        drawn[size] = to_uint8(load_images(out)[0]).astype(int)
+        assert [path.name for path in out.parent.iterdir()] == ["drawn.npz"]
+    assert drawn[2].shape == (5, 8, 8, 1)
+    assert len(np.unique(drawn[2].reshape(5, -1), axis=0)) == 5
+    model = load_model(run / "model")
+    expected = to_uint8(model.sample(5, seed=3, restarts=1)).astype(int)
+    for found in drawn.values():
+        assert np.abs(found - expected).max() <= 1, "but for rounding"
+    assert np.abs(expected - to_uint8(model.sample(5, seed=3))).max() > 30, "not restarted"
 
 
 def test_a_model_is_named_by_its_folder_its_run_or_its_file(run, tmp_path):
@@ -225,21 +222,21 @@ def test_a_model_is_named_by_its_folder_its_run_or_its_file(run, tmp_path):
 def test_the_way_back_is_chosen_by_name(run, workshop, tmp_path, monkeypatch, command):
     asked = []
 
-    def watch(self, n, seed, **options):
+    def watch(self, n, seed, batch_size, **options):
         asked.append(options)
-        return np.zeros((n, 8, 8, 1), "float32")
+        return iter([np.zeros((n, 8, 8, 1), "float32")])
 
-    monkeypatch.setattr(DiffusionModel, "sample", watch)
+    monkeypatch.setattr(DiffusionModel, "drawn", watch)
     words = [command, "--model", str(run / "model"), "--quiet", "-n", "6"]
     words += ["--out", str(tmp_path / "a.npz")] if command == "sample" else []
     words += ["--data", str(workshop / "some.npz")] if command == "evaluate" else []
     few = ["--sampler", "dpm++2m", "--steps", "12", "--spacing", "log_snr", "--sigma-max", "80"]
-    ways = [], ["--sampler", "ddim", "--steps", "5", "--eta", "0.5"], few
+    ways = [], ["--sampler", "ddim", "--steps", "5", "--eta", "0.5", "--restarts", "2"], few
     for way in ways:
         main([*words, *way, *(["--overwrite"] if command == "sample" else [])])
     assert asked == [
         {"step": "ddpm"},
-        {"step": "ddim", "steps": 5, "eta": 0.5},
+        {"step": "ddim", "steps": 5, "eta": 0.5, "restarts": 2},
         {"step": "dpm++2m", "steps": 12, "spacing": "log_snr", "sigma_max": 80.0},
     ]
 
@@ -267,10 +264,10 @@ def test_a_picture_of_all_and_nothing_overwritten(run, tmp_path, capsys):
 
 
 def test_an_interrupted_drawing_leaves_nothing(run, tmp_path, monkeypatch):
-    def fail(self, n, **options):
+    def fail(self, n, *_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(DiffusionModel, "sample", fail)
+    monkeypatch.setattr(DiffusionModel, "drawn", fail)
     words = ["sample", "--model", str(run / "model"), "--out", str(tmp_path / "a.npz")]
     assert main(words) == 130
     assert list(tmp_path.iterdir()) == []
@@ -390,3 +387,38 @@ def test_names_that_a_terminal_cannot_show_end_no_run(workshop, tmp_path):
     assert done.returncode == 0
     assert b"Z\\xfcrich" in done.stdout
     assert load_parameters(out) == DiffusionParameters.digits()
+
+
+# Labels ----------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_told_labels_is_trained_drawn_with_and_measured(
+    workshop, tmp_path, monkeypatch, capsys
+):
+    (images, labels), (others, held_out) = (
+        load_images("digits", split=s) for s in ("train", "test")
+    )
+    data = {"x_train": images[:64], "y_train": labels[:64], "x_test": others, "y_test": held_out}
+    np.savez(tmp_path / "told.npz", **data)
+    words = ["--data", str(tmp_path / "told.npz"), "--quiet", "--set", "labels={'digit': 10}"]
+    folder = tmp_path / "run"
+    assert main(train_words(workshop, folder, 1, *words)) == 0
+    assert main(train_words(workshop, folder, 2, *words)) == 0
+    assert rows(folder)[-1][0] == "2"
+    asked = []
+    original = DiffusionModel.drawn
+
+    def watch(self, n, seed, **options):
+        asked.append(options.get("labels"))
+        return original(self, n, seed, **options)
+
+    monkeypatch.setattr(DiffusionModel, "drawn", watch)
+    line = ["sample", "--model", str(folder), "-n", "5", "--batch-size", "3", "--steps", "2"]
+    line += ["--out", str(tmp_path / "a.npz"), "--labels", "7,1", "--guidance-scale", "2"]
+    assert main(line) == 0
+    assert [labels["digit"].tolist() for labels in asked] == [[7, 1, 7, 1, 7]]
+    asked.clear()
+    line = ["evaluate", "--model", str(folder), "--data", str(tmp_path / "told.npz"), "-n", "8"]
+    assert main([*line, "--bits-per-dim", "--steps", "2", "--quiet"]) == 0
+    assert np.concatenate(asked).tolist() == held_out[:8].tolist()
+    assert "bits per dimension of 8" in capsys.readouterr().out

@@ -40,6 +40,12 @@ def test_a_fault_of_a_model_is_told_by_its_place(capsys, tmp_path, run):
     assert "cannot be read as a model of this package" in damaged
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_told_before_anything_is_done(capsys, name):
+    for words in (["--model", name, "--out", "x.png"], ["--model", "digits", "--out", name]):
+        assert "must be a path, as text" in refused(capsys, "sample", *words)
+
+
 def test_parameters_are_read_from_a_keras_file_without_keras(run, tmp_path, capsys):
     model = load_model(run / "model")
     save_model(model, tmp_path / "a.keras")
@@ -58,6 +64,10 @@ def test_a_saved_model_is_no_folder_for_a_run(run, workshop, tmp_path, capsys):
 def test_the_model_of_a_run_stands_for_the_run(run, tmp_path):
     assert places.run_folder(str(run / "model")) == run
     assert places.run_folder(str(run)) == run
+    assert places.run_folder(str(run / "resume")) == run
+    named_so = tmp_path / "mine" / "resume"
+    (named_so / "resume").mkdir(parents=True)
+    assert places.run_folder(str(named_so)) == named_so
     assert places.run_folder(str(tmp_path / "model")) == tmp_path / "model"
 
 

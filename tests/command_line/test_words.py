@@ -19,6 +19,7 @@ def test_the_names_are_those_there_are():
     assert set(checking.SIZES) == set(data.DATA_SET_NAMES)
     assert tuple(faster_sampling.SAMPLERS) == words.SAMPLERS
     assert faster_sampling.SPACING_NAMES == words.SPACINGS
+    assert faster_sampling.RESTART_SIGMA == checking.RESTART_SIGMA
     assert (machines.THIS_MACHINE, *machines.MACHINES) == words.DEVICES
     for preset in words.PRESETS:
         assert getattr(parameters.DiffusionParameters, preset)().unet
@@ -32,6 +33,8 @@ def test_the_names_are_those_there_are():
         (["traim"], "traim is none of the commands train, sample"),
         (["traim"], "Did you mean 'train'? See python -m diffusion_walkthrough --help."),
         (["train"], "the following arguments are required: --parameters, --folder. See"),
+        ([*SAMPLE, "--restarts", "-1"], "--restarts: -1 must be a whole number of at least 0"),
+        ([*SAMPLE, "--restarts", "few"], "--restarts: few must be a whole number of at least 0"),
         ([*SAMPLE, "--batchsize", "3"], "--batchsize is no option of sample. Did you mean '--b"),
         ([*SAMPLE, "--batchsize=3"], "--batchsize is no option of sample. Did you mean '--b"),
         (["train", "--batch-size", "0"], "--batch-size: 0 must be a whole number of at least 1."),
@@ -172,3 +175,35 @@ def test_every_fault_of_a_line_is_told_before_anything_heavy_is_imported(tmp_pat
 def test_the_package_can_be_run():
     done = in_a_process("sample", "--help")
     assert (done.returncode, b"Draw images" in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", [3]),
+        ("0,1,2", [0, 1, 2]),
+        ("-1", [-1]),
+        ("hat=3", {"hat": 3}),
+        ("hat=3, glasses=-1", {"hat": 3, "glasses": -1}),
+    ],
+)
+def test_labels_are_numbers_in_turn_or_by_name(text, value):
+    line = ["sample", "--model", "m", "--out", "o.png", f"--labels={text}"]
+    assert parse(line).labels == value
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--labels", "crown"], "crown must be a whole number, or NAME=NUMBER, as hat=3"),
+        (["--labels", "hat=1.5"], "hat=1.5 must be a whole number"),
+        (["--labels", "1,"], "must be a whole number"),
+        (["--labels", "3,hat=2"], "must give a name to every number, or to none"),
+        (["--guidance-scale", "-1"], "-1 must be a number from 0 to 1000"),
+        (["--guidance-scale", "nan"], "nan must be a number from 0 to 1000"),
+    ],
+)
+def test_labels_and_guidance_that_cannot_be_are_refused(words, message):
+    with pytest.raises(WordError) as error:
+        parse(["sample", "--model", "m", "--out", "o.png", *words])
+    assert message in str(error.value)

@@ -69,6 +69,8 @@ def test_tensors_of_16_bits_are_taken_too():
         ([IMAGES[0], IMAGES[1], IMAGES[2, :4]], "cannot be made into one array.*image_size="),
         (IMAGES + 1j, "type complex64; they must be numbers"),
         (np.array(["a"]), "they must be numbers"),
+        (IMAGES.copy, "Call it, and pass what it returns"),
+        (np.array([{}]), r"np\.stack\(images\)"),
         (np.array([None]), "they must be numbers"),
         (object(), "they must be numbers|cannot be made into one array"),
     ],
@@ -99,6 +101,7 @@ def pixels(*shape):
         ((4, 8, 8, 3), (8, 8, 1), "images.mean(axis=-1, keepdims=True)"),
         ((4, 8, 8, 1), (8, 8, 3), "np.repeat(images, 3, axis=-1)"),
         ((4, 8, 8, 4), (8, 8, 3), "images[..., :3]"),
+        ((2, 3, 8, 8, 1), (8, 8, 1), "images.reshape(-1, 8, 8, 1)"),
     ],
     ids=str,
 )
@@ -127,6 +130,17 @@ def test_the_remedy_for_a_shape_makes_images_that_fit(shape, wanted, remedy):
 def test_other_shapes_are_named_with_what_can_be_done(shape, message):
     with pytest.raises(ValueError, match=message):
         doors.check_images(pixels(*shape), (8, 8, 1))
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 8, 8, 1), (0, 8, 8)])
+def test_no_images_are_told_whatever_their_shape(shape):
+    with pytest.raises(ValueError, match="There are no images"):
+        doors.check_images(np.zeros(shape, "float32"), (8, 8, 1))
+
+
+def test_images_in_the_place_of_labels_are_told_that_none_are_needed():
+    with pytest.raises(ValueError, match=r"labels have the shape of the images.*Leave y out"):
+        doors.as_labels(IMAGES, IMAGES)
 
 
 def test_infinity_is_told_also_of_numbers_that_float32_cannot_hold():
@@ -175,8 +189,8 @@ def test_weights_are_one_number_for_each_image(weights):
     [
         (np.ones((6, 3)), r"weights have shape \(6, 3\), but must be \(6,\)"),
         (np.ones(7), "one number for each of the 6 images"),
-        (np.full(6, np.nan), "sample_weight is NaN or infinite"),
-        (np.full(6, 1e39), "sample_weight is NaN or infinite"),
+        (np.full(6, np.nan), "sample_weight is NaN, infinite"),
+        (np.full(6, 1e39), "sample_weight is NaN, infinite"),
         (["a"] * 6, "one number for each of the 6 images"),
     ],
 )
@@ -199,11 +213,16 @@ def test_an_image_counts_as_its_class_does_and_by_itself():
         ((None, {0: 1.0}, None), "class_weight needs to know each image's class: pass the labels"),
         ((None, [1.0, 2.0], [0, 1]), r"must be a dictionary.*Write \{0: 1\.0\}"),
         ((None, {0: 1.0}, np.eye(3)), r"labels have shape \(3, 3\).*labels\.argmax\(axis=-1\)"),
+        ((None, {"0": 1.0}, [0, 1]), "a label in class_weight='0'.*=0, without quotes"),
+        ((None, {0.5: 1.0}, [0, 1]), "a label in class_weight=0.5"),
+        ((None, {0: None}, [0, 1]), r"class_weight\[0\]=None.*of at least 0"),
+        ((None, {0: float("nan")}, [0, 1]), r"class_weight\[0\]=nan"),
+        ((None, {0: -1.0}, [0, 1]), r"class_weight\[0\]=-1.0"),
         ((np.ones(3), {0: 1.0}, [0, 1]), r"weights have shape \(3,\).*each of the 2 images"),
     ],
 )
 def test_class_weights_that_cannot_be_used_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         doors.by_class(*arguments)
 
 

@@ -235,6 +235,22 @@ def test_the_images_are_the_same_however_many_are_drawn_at_once():
             assert np.array_equal(found[0], found[3]) is False
 
 
+@pytest.mark.parametrize("own", [{}, {"step": "ddim", "eta": 0.5, "steps": 3}, {"step": "heun"}])
+def test_neither_a_batch_size_nor_restarts_in_parts_change_the_images(own):
+    model = with_some_weights(pocket_model(schedule=LONG))
+    drawing = {"seed": 2, "restarts": 2, "restart_steps": 3, **own}
+    whole = model.sample(5, **drawing)
+    for batch_size in (1, 2, 5, 64):
+        assert_close(model.sample(5, **drawing, batch_size=batch_size), whole)
+    parts = [len(part) for part in model.drawn(5, **drawing, batch_size=2)]
+    assert parts == [2, 2, 1]
+    assert max(abs(whole - model.sample(5, seed=2, **own)).ravel()) > 0.1
+    with pytest.raises(ValueError, match=r"batch_size=0: .* at least 1"):
+        model.sample(5, batch_size=0)
+    with pytest.raises(TypeError, match=r"progress='no': progress must be True or False"):
+        model.sample(5, progress="no")
+
+
 def test_a_generator_and_a_start_are_shared_out_too():
     model = with_some_weights(pocket_model(schedule=LONG))
     x_T = np.random.default_rng(1).standard_normal((5, *SHAPE[1:])).astype("float32")

@@ -608,7 +608,7 @@ def test_what_is_no_regular_file_is_no_checkpoint(tmp_path):
 
 def test_a_file_is_not_a_folder(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(FileExistsError, match="run"):
+    with pytest.raises(NotADirectoryError, match="run is a file, and not a folder"):
         train(tmp_path / "run")
 
 
@@ -665,3 +665,20 @@ def test_other_models_are_told_what_to_use(tmp_path):
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match=r"BackupAndRestore"):
         model.fit(np.ones((4, 1)), np.ones(4), verbose=0, callbacks=[ResumeTraining(tmp_path)])
+
+
+@pytest.mark.parametrize("interrupt_after", [8])
+def test_a_run_that_is_told_labels_goes_on_with_the_same_ones_left_out(tmp_path, interrupt_after):
+    unet = dataclasses.replace(TINY.unet, labels=(("digit", 10),))
+    labels = load_images("digits")[1][:104]
+    runs = []
+    for folder in ("whole", "parted"):
+        model = pocket_model(3, unet=unet, label_dropping=0.4, **RULES)
+        model.compile()
+        told = {"y": labels, "model": model, "epochs": 2}
+        if folder == "parted":
+            assert train(tmp_path / folder, interrupt_after=interrupt_after, **told) is None
+        runs.append(train(tmp_path / folder, **told))
+    assert_same_run(*runs)
+    with pytest.raises(ValueError, match="checksum of some of the labels"):
+        train(tmp_path / "parted", **{**told, "y": labels[::-1], "epochs": 3})

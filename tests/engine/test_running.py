@@ -259,11 +259,16 @@ def test_classes_count_as_much_as_they_are_told_to():
         model.fit(images, class_weight={0: 1.0}, verbose=0)
 
 
+def test_a_weight_below_0_is_refused(at_the_door):
+    with pytest.raises(ValueError, match=r"below 0.*0 for one that does not count"):
+        at_the_door.fit(digits(32), sample_weight=np.linspace(-1, 1, 32), verbose=0)
+
+
 def test_a_weight_that_is_no_number_is_refused_everywhere(at_the_door):
     for door in ("fit", "evaluate"):
-        with pytest.raises(ValueError, match="a sample_weight is NaN or infinite"):
+        with pytest.raises(ValueError, match="a sample_weight is NaN, infinite or below 0"):
             getattr(at_the_door, door)(digits(64), sample_weight=np.full(64, np.nan), verbose=0)
-    with pytest.raises(ValueError, match="a sample_weight is NaN or infinite"):
+    with pytest.raises(ValueError, match="a sample_weight is NaN, infinite or below 0"):
         at_the_door.train_on_batch(digits(2), sample_weight=[1, np.inf])
 
 
@@ -345,6 +350,44 @@ def test_epochs_that_would_change_nothing_are_told_beforehand():
         model.fit(digits(64), epochs=5, verbose=0)  # 2 steps an epoch
     with pytest.raises(ValueError, match=r"5 steps \(decay_steps\)"):
         model.train_on_batch(digits(2))
+
+
+def falls_to_0(steps):
+    return keras.optimizers.schedules.PolynomialDecay(1e-3, steps, 0.0)
+
+
+def test_a_schedule_of_one_s_own_that_has_fallen_to_0_is_told():
+    model = compiled(keras.optimizers.Adam(falls_to_0(4)))
+    model.fit(digits(64), epochs=3, verbose=0)  # of 2 steps; the last changes nothing
+    with pytest.raises(ValueError, match=r"is 0 from step 6 on.*a new optimizer"):
+        model.fit(digits(64), verbose=0)
+    with pytest.raises(ValueError, match="is 0 from step 6 on"):
+        model.train_on_batch(digits(32))
+    rises = keras.optimizers.schedules.CosineDecay(0.0, 9, warmup_target=1e-3, warmup_steps=2)
+    compiled(keras.optimizers.Adam(rises)).train_on_batch(digits(32))
+
+
+@pytest.mark.parametrize("ask", ["fit", "train_on_batch", "evaluate"])
+def test_a_model_that_is_not_compiled_says_so(ask):
+    with pytest.raises(ValueError, match=r"compile"):
+        getattr(pocket_model(), ask)(digits(32))
+
+
+def test_a_run_is_kept_in_one_folder(at_the_door, tmp_path):
+    both = [ResumeTraining(tmp_path / "a"), ResumeTraining(tmp_path / "b")]
+    with pytest.raises(ValueError, match="a run is kept in one folder"):
+        at_the_door.fit(digits(32), callbacks=both, verbose=0)
+
+
+def test_a_share_that_leaves_nothing_to_train_on_is_told(at_the_door):
+    with pytest.raises(ValueError, match=r"validation_split=0.99: it leaves none of the 32 images"):
+        at_the_door.fit(digits(32), validation_split=0.99, verbose=0)
+
+
+@pytest.mark.parametrize("ask", ["predict", "predict_on_batch", "__call__"])
+def test_clean_images_are_not_predicted_about(ask):
+    with pytest.raises(TypeError, match=r"model\.sample\(16\).*model\.denoise\(x_t, t\)"):
+        getattr(pocket_model(), ask)(digits(4))
 
 
 def test_a_network_that_is_not_to_be_trained_is_told():

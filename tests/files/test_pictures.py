@@ -190,6 +190,13 @@ def test_pictures_of_unlike_colours_and_sizes_are_told_apart(tmp_path):
         read_folder(tmp_path)
 
 
+def test_a_picture_of_another_kind_is_told_without_python_s_objects(tmp_path):
+    Image.fromarray(grey(0)).save(tmp_path / "a.ico")
+    (tmp_path / "a.ico").rename(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a picture \(it is none of BMP, .* WEBP, or damaged\)"):
+        read_folder(tmp_path)
+
+
 def left_out(folder: Path) -> str:
     with pytest.warns(UserWarning, match="left out") as caught:
         read_folder(folder)

@@ -35,6 +35,23 @@ def write_folder(path: Path, **files: str) -> Path:
     return path
 
 
+def test_a_folder_that_another_process_puts_there_meanwhile_is_replaced(tmp_path, monkeypatch):
+    write_folder(tmp_path / "model", a="earlier")
+    replace, theirs = os.replace, ["first", "second"]
+
+    def another_first(source: Path, target: Path) -> None:
+        if target == tmp_path / "model" and theirs:
+            target.mkdir()
+            (target / "a").write_text(theirs.pop(0))
+        replace(source, target)
+
+    monkeypatch.setattr(writing.os, "replace", another_first)
+    write_folder(tmp_path / "model", a="ours")
+    assert not theirs
+    assert names(tmp_path) == ["model"]
+    assert (tmp_path / "model" / "a").read_text() == "ours"
+
+
 def number_of_a_dead_process() -> int:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         pass
@@ -177,7 +194,7 @@ def test_folders_that_are_made_are_on_the_disk_with_all_they_stand_in(tmp_path, 
     make_folder(tmp_path / "a")
     assert flushed == []
     write_whole(tmp_path / "file", b"")
-    with pytest.raises(FileExistsError, match="file"):
+    with pytest.raises(NotADirectoryError, match="file is a file, and not a folder"):
         make_folder(tmp_path / "file")
 
 

@@ -298,3 +298,17 @@ def test_operations_are_six_for_each_multiply_add_and_image():
 def test_an_epoch_needs_a_number_of_images(images):
     with pytest.raises(ValueError, match=r"images=.*at least 1.*len\(images\)"):
         operations_per_epoch(SMALLEST_UNET, images)
+
+
+def test_tables_of_labels_are_counted_and_cost_no_multiplication():
+    told = small(labels={"hat": 3, "glasses": 2})
+    network = build(told)
+    assert count_parameters(told) == network.count_params()
+    tables = 4 * told.base_width * (4 + 3)
+    assert (
+        parameters_by_part(told)["labels"]
+        == tables
+        == count_parameters(told) - count_parameters(small())
+    )
+    assert count_multiply_adds(told) == count_multiply_adds(small())
+    assert "labels" not in parameters_by_part(small())

@@ -1,7 +1,10 @@
 """The published mistakes as data: which passage, what stands there by mistake, which test notices.
 
-``make mutants`` puts each into the package (tools/mutants.py). A row breaks as soon as the passage
-it replaces is written differently: then change the row (tests/test_mutants.py names it).
+Two read this list: ``make mutants`` puts each row into the package and sees a test fail
+(tools/mutants.py), and chapter 12 puts some into a program in which they are to be found
+(``bug_hunt``). A row breaks as soon as the passage it replaces is written differently: then change
+the row (tests/test_published_mistakes.py names it). Importing this imports nothing else of the
+package, so that any module can still be imported with a mistake in it.
 """
 
 from __future__ import annotations
@@ -9,8 +12,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = "diffusion_walkthrough"
+FOLDER = Path(__file__).resolve().parent
+PACKAGE = FOLDER.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,22 +31,12 @@ class Mistake:
     @property
     def path(self) -> Path:
         """The module's file."""
-        return (ROOT / PACKAGE).joinpath(*self.module.split(".")).with_suffix(".py")
+        return FOLDER.joinpath(*self.module.split(".")).with_suffix(".py")
 
     @property
     def fullname(self) -> str:
         """The module's name with the package in front."""
         return f"{PACKAGE}.{self.module}"
-
-    @property
-    def judges(self) -> list[str]:
-        """The tests, as pytest is asked for them from the root of the project."""
-        return [f"tests/{test}" for test in self.tests]
-
-    @property
-    def files(self) -> set[Path]:
-        """The files that decide whether it is caught."""
-        return {self.path, *(ROOT / judge.partition("::")[0] for judge in self.judges)}
 
     def source(self) -> str:
         """The module's text with the mistake in it.
@@ -59,6 +52,14 @@ class Mistake:
         return text.replace(self.right, self.wrong)
 
 
+def named(name: str) -> Mistake:
+    """Look up a mistake. Raises KeyError naming those there are."""
+    known = {mistake.name: mistake for mistake in MISTAKES}
+    if name not in known:
+        raise KeyError(f"{name}: no such mistake. There are: {', '.join(sorted(known))}")
+    return known[name]
+
+
 MISTAKES = (
     Mistake(
         "betas_not_scaled_to_a_short_chain",
@@ -67,6 +68,14 @@ MISTAKES = (
         "REFERENCE_TIMESTEPS / checked.timesteps if checked.scaled else 1.0",
         "1.0",
         ("test_noise_schedule.py::test_schedules_end_in_noise_by_default",),
+    ),
+    Mistake(
+        "ends_of_the_parabola_not_rooted",
+        "√β should rise evenly, but what rises is β itself, and is squared: hardly any noise",
+        "noise_schedule",
+        "return _rise(np.sqrt(beta_start), np.sqrt(beta_end), timesteps) ** 2",
+        "return _rise(beta_start, beta_end, timesteps) ** 2",
+        ("test_noise_schedule.py::test_the_others_rise_as_their_names_say",),
     ),
     Mistake(
         "variance_for_its_root_in_many_steps",
@@ -167,7 +176,7 @@ MISTAKES = (
         "a momentum of 0.9999 from the first step on: the start never leaves the average",
         "engine.optimizer",
         "ops.minimum(self.momentum, (1.0 + n) / (10.0 + n))",
-        "(self.momentum + 0 * n)",
+        "self.momentum",
         ("engine/test_optimizer.py::test_a_short_run_forgets_its_start",),
     ),
     Mistake(
@@ -201,8 +210,9 @@ MISTAKES = (
         "attention_without_scaling",
         "scores not divided by √C: the softmax looks at one pixel only, and float16 overflows",
         "unet",
-        "queries * (1 / math.sqrt(queries.shape[-1]))",
-        "queries * 1.0",
+        "    queries = queries * (1 / math.sqrt(queries.shape[-1]))  "
+        "# before the product, which could grow\n",
+        "",
         ("test_unet.py::test_the_whole_network_equals_an_independent_numpy_version",),
     ),
     Mistake(
@@ -326,7 +336,7 @@ MISTAKES = (
         "backward_sampling",
         "    mixed = as_float32(1 - share) * noisy_1 + as_float32(share) * noisy_2",
         "    clean = as_float32(1 - share) * images[0] + as_float32(share) * images[1]\n"
-        "    noise = keras.random.normal(images[0].shape, seed=generator) + 0 * clean\n"
+        "    noise = keras.random.normal(clean.shape, seed=generator)\n"
         "    mixed = q_sample(schedule, clean, np.full(len(share), t), noise)",
         ("test_backward_sampling.py::test_the_noisy_images_are_mixed_each_with_noise_of_its_own",),
     ),
@@ -583,5 +593,188 @@ MISTAKES = (
         "root = ops.sqrt(1.0 + ops.square(a) * ops.expm1(change))",
         "root = ops.sqrt(1.0 + ops.square(a) * change)",
         ("test_noise_schedule.py::test_between_two_steps_log_snr_is_a_straight_line",),
+    ),
+    Mistake(
+        "labels_left_out_batch_by_batch",
+        "one decision for a whole batch: most batches lose no label, and a few lose all",
+        "guidance",
+        "left_out = random.random(len(labels)) < share",
+        "left_out = np.full(len(labels), random.random() < share)",
+        ("test_guidance.py::test_labels_are_left_out_image_by_image",),
+    ),
+    Mistake(
+        "labels_left_out_one_by_one",
+        "each label of an image is left out by itself: all of them hardly ever are",
+        "guidance",
+        "left_out = random.random(len(labels)) < share",
+        "left_out = random.random(labels.shape) < share",
+        ("test_guidance.py::test_all_labels_of_an_image_are_left_out_together",),
+        crashes=True,
+    ),
+    Mistake(
+        "class_0_for_no_label",
+        "class 0 stands for no label as well: asked for nothing, the network draws zeros",
+        "unet",
+        "(column + 1)",
+        "(ops.maximum(column, 0))",
+        ("test_unet.py::test_the_network_uses_its_labels_and_the_untold_pass_is_untold",),
+    ),
+    Mistake(
+        "zeros_for_no_label",
+        "zeros in the place of a learned row for no label",
+        "unet",
+        "(column + 1)",
+        "(column + 1) * ops.cast(column >= 0, 'float32')[:, None]",
+        ("test_unet.py::test_rows_of_labels_add_up_and_nothing_said_has_a_row_of_its_own",),
+    ),
+    Mistake(
+        "label_that_goes_nowhere",
+        "labels are taken in, and never added to what the blocks are told",
+        "unet",
+        "embedding = embedding + embed_labels",
+        "embedding = embedding + 0.0 * embed_labels",
+        ("test_unet.py::test_the_network_uses_its_labels_and_the_untold_pass_is_untold",),
+    ),
+    Mistake(
+        "guidance_of_the_other_convention",
+        "a scale that is off at 1, put into the formula that is off at 0",
+        "guidance",
+        "return untold + scale * (told - untold)",
+        "return told + scale * (told - untold)",
+        ("test_guidance.py::test_guidance_is_the_equation_in_both_conventions",),
+    ),
+    Mistake(
+        "guidance_halves_swapped",
+        "the answers with and without labels taken for each other: guided away from the label",
+        "guidance",
+        "with_them, without = ops.split",
+        "without, with_them = ops.split",
+        ("test_guidance.py::test_a_scale_goes_beyond_the_label_in_one_call_of_twice_as_many",),
+    ),
+    Mistake(
+        "labels_left_out_while_measuring",
+        "labels are dropped in validation, too, which makes it worse than it is, and noisy",
+        "training",
+        "self.label_dropping * (not self.always_alike)",
+        "self.label_dropping",
+        ("test_conditions.py::test_training_leaves_out_labels_and_measuring_does_not",),
+    ),
+    Mistake(
+        "known_part_under_the_noise_of_t",
+        "inpainting that puts the known part in with the noise of where the step began",
+        "guidance",
+        "schedule.rates(s, len(x_s.shape))",
+        "schedule.rates(t, len(x_s.shape))",
+        ("test_guidance.py::test_the_known_part_is_under_the_noise_of_where_the_step_ends",),
+    ),
+    Mistake(
+        "variance_for_its_root_on_the_way_up",
+        "resampling that multiplies the noise by the variance, as the algorithm is printed",
+        "guidance",
+        "ops.sqrt(ops.maximum(variance, 0.0))",
+        "ops.maximum(variance, 0.0)",
+        ("test_guidance.py::test_noised_again_is_equation_4_by_another_way",),
+    ),
+    Mistake(
+        "straight_path_from_the_wrong_end",
+        "the straight path with noise at 0 and data at 1, where all else has it the other way",
+        "flow_matching",
+        "return (1 - s) * x_start + s * noise",
+        "return s * x_start + (1 - s) * noise",
+        (
+            "test_flow_matching.py"
+            "::test_a_line_begins_in_the_image_and_ends_in_the_noise_at_an_even_pace",
+        ),
+    ),
+    Mistake(
+        "velocity_of_the_other_direction",
+        "the velocity from noise to data, where time runs from data to noise",
+        "flow_matching",
+        "return noise - x_start",
+        "return x_start - noise",
+        ("test_flow_matching.py::test_the_other_direction_of_time_is_the_same_walk",),
+    ),
+    Mistake(
+        "direction_turned_by_half",
+        "time turned round, and the velocity left as it was",
+        "flow_matching",
+        "return -velocity, 1 - time",
+        "return velocity, 1 - time",
+        ("test_flow_matching.py::test_the_other_direction_of_time_is_the_same_walk",),
+    ),
+    Mistake(
+        "walked_away_from_the_data",
+        "a step along the velocity, where the walk goes against it, from s = 1 to 0",
+        "flow_matching",
+        "x = x - ds * v\n",
+        "x = x + ds * v\n",
+        ("test_flow_matching.py::test_one_step_of_euler_from_noise_ends_in_the_mean",),
+    ),
+    Mistake(
+        "flow_without_the_sum_of_the_rates",
+        "the clean image read off a velocity as on the straight path, on a schedule that is round",
+        "predictions",
+        "return (as_float32(x_t) - b * as_float32(answer)) / (a + b)",
+        "return as_float32(x_t) - b * as_float32(answer)",
+        ("test_predictions.py::test_a_prediction_is_its_formula_there_and_back",),
+    ),
+    Mistake(
+        "asked_about_the_noise_itself",
+        "the network is shown the end of the line, not the point at t",
+        "flow_matching",
+        "return (a * x_start + b * noise, t)",
+        "return (noise, t)",
+        ("test_flow_matching.py::test_questions_keep_image_and_noise_together",),
+    ),
+    Mistake(
+        "time_as_a_share_of_1",
+        "t in [0, 1] for an embedding that was made for whole steps, and then is almost constant",
+        "flow_matching",
+        "return (a * x_start + b * noise, t)",
+        "return (a * x_start + b * noise, (t / len(self.schedule)).astype('float32'))",
+        ("test_flow_matching.py::test_questions_keep_image_and_noise_together",),
+    ),
+    Mistake(
+        "the_same_questions_in_every_epoch",
+        "what is random in a question is drawn once, and not anew in each epoch",
+        "flow_matching",
+        "random = np.random.default_rng([self.seed, epoch, number])",
+        "random = np.random.default_rng([self.seed, number])",
+        ("test_flow_matching.py::test_questions_keep_image_and_noise_together",),
+    ),
+    Mistake(
+        "transport_across_classes",
+        "minibatch optimal transport that takes no notice of labels, and couples noise to a class",
+        "flow_matching",
+        "classes = np.zeros(len(noise)) if labels is None else np.ravel(labels)",
+        "classes = np.zeros(len(noise))",
+        (
+            "test_flow_matching.py"
+            "::test_within_a_class_pairs_are_best_and_the_noise_stays_the_same_for_all",
+        ),
+    ),
+    Mistake(
+        "paired_with_the_farthest",
+        "the assignment is given what is alike as a cost, and so pairs what is least alike",
+        "flow_matching",
+        "linear_sum_assignment(-flat @ other.T)[1]",
+        "linear_sum_assignment(flat @ other.T)[1]",
+        ("test_flow_matching.py::test_in_one_dimension_the_best_pairing_is_by_rank",),
+    ),
+    Mistake(
+        "reflow_swapped",
+        "reflow with noise and data exchanged",
+        "flow_matching",
+        "return Pairs(euler(velocity, noise, steps)[-1], noise)",
+        "return Pairs(noise, euler(velocity, noise, steps)[-1])",
+        ("test_flow_matching.py::test_reflow_pairs_noise_with_where_it_is_carried",),
+    ),
+    Mistake(
+        "weight_of_v_without_end",
+        "the weight of v's error divided by the SNR, which is 0 at pure noise",
+        "flow_matching",
+        '"v": lambda snr: snr + 1,',
+        '"v": lambda snr: (snr + 1) / snr,',
+        ("test_flow_matching.py::test_the_weight_of_an_error_is_what_it_does_to_the_answer",),
     ),
 )

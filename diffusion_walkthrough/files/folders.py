@@ -1,0 +1,44 @@
+"""What the folders of models and of runs hold, and where a run has saved its model.
+
+Known without TensorFlow, so that a command line can look before it is imported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffusion_walkthrough.files import writing
+
+#: Where a run keeps what it goes on from. JupyterLab cannot open a folder named "checkpoints", as
+#: version 0.1 named it: in its addresses that word has a meaning of its own.
+RESUME, RESUME_BEFORE = "resume", "checkpoints"
+MODEL = "model"
+
+#: The parameters of a saved model, as JSON or as a pickle.
+PARAMETERS_FILES = ("parameters.json", "parameters.pkl")
+
+
+def resume_folder(folder: Path) -> Path:
+    """Where the checkpoints of a run are, or will be."""
+    before = folder / RESUME_BEFORE
+    return before if before.is_dir() else folder / RESUME
+
+
+def model_of_run(folder: Path, named: str) -> Path | None:
+    """Where the newest model of a run is; None for a folder that is not the folder of a run.
+
+    Raises FileNotFoundError, which begins with what the folder was ``named``, for a run that has
+    saved none yet.
+    """
+    place = folder / MODEL
+    if not place.exists() and writing.earlier_folder(place):
+        writing.tidy(folder)  # the run was killed while replacing it, or is about to
+        return place
+    if place.is_dir():
+        return place
+    if resume_folder(folder).is_dir():
+        raise FileNotFoundError(
+            f"{named}: this run has saved no model yet, which it does when it draws a picture, and "
+            "at its end. Run the line that began it again: it goes on."
+        )
+    return None

@@ -1,0 +1,327 @@
+"""Guidance: a network that was told labels, and asked for more of what they say.
+
+Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598) asks the network twice, with a
+label and without, and goes on in the direction in which the label has moved its answer:
+
+    answer = untold + s (told - untold).
+
+``s`` is the ``guidance_scale``. It is off at 1, where the answer is the told one, and 0 is the
+untold one. Ho and Salimans write told + w (told - untold), which is off at 0: s = w + 1. Both are
+in use, under one name.
+
+Images that may be asked for without a label have to be trained so: now and then their labels are
+left out (:func:`without_some`).
+
+A walk can be led by more than labels: by a worse network (:func:`autoguided`), or by the part of an
+image that is known (:func:`inpaint`). What guidance draws is not p(x) p(label | x)^s, as is often
+said: :class:`LabelledWorld` has both exactly, in one dimension.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+from keras.random import normal
+
+from diffusion_walkthrough.backward_sampling import DenoiseFn, ddpm_step, times
+from diffusion_walkthrough.checks import integer
+from diffusion_walkthrough.data import NO_LABEL
+from diffusion_walkthrough.engine.labels import checked_labels, is_symbolic, telling, unsaid
+from diffusion_walkthrough.engine.noise import generator_of
+from diffusion_walkthrough.forward_diffusion import as_float32
+from diffusion_walkthrough.gaussian_mixture import GaussianMixture
+from diffusion_walkthrough.noise_schedule import FloatArray, NoiseSchedule
+from diffusion_walkthrough.predictions import SMALLEST, Denoiser
+
+
+def without_some(
+    labels: np.ndarray | None, random: np.random.Generator, share: float
+) -> np.ndarray | None:
+    """Leave out the labels of some images, by chance: one decision for all labels of an image.
+
+    Args:
+        labels: int32 ``(n, …)``.
+        random: makes the decisions.
+        share: of the images that lose theirs, from 0 to below 1.
+
+    Returns labels of the same shape, with -1, "not said", for those that are left out; and draws
+    nothing where there are none to leave out.
+    """
+    if labels is None or not share:
+        return labels
+    left_out = random.random(len(labels)) < share
+    left_out = left_out.reshape(-1, *[1] * (labels.ndim - 1))
+    return np.where(left_out, np.int32(NO_LABEL), labels)
+
+
+def guided(told: Any, untold: Any, scale: Any) -> Any:
+    """Go from one answer towards, and beyond, another: untold + s (told - untold), Eq. 6.
+
+    Any answers of a network but a variance, or clean images that are not clipped: all of these are
+    straight lines in each other at a given x_t, so that guiding one guides them all.
+
+    Args:
+        told: with the label, ``(batch, …)``.
+        untold: without, same shape.
+        scale: s, a number or ``(batch,)``; 1 is off. (In the paper's letters, w = s - 1.)
+    """
+    told, untold = as_float32(told), as_float32(untold)
+    scale = as_float32(scale)
+    if len(scale.shape) == 1:
+        scale = ops.reshape(scale, (-1,) + (1,) * (len(told.shape) - 1))
+    return untold + scale * (told - untold)
+
+
+def only_between(schedule: NoiseSchedule, t: Any, scale: Any, interval: Any) -> Any:
+    """The scale where σ = b/a lies in an interval, and 1, which is off, elsewhere: ``(batch,)``.
+
+    Where there is nearly nothing but noise, guidance harms, as all images are pushed alike; where
+    there is hardly any, it does nothing (Kynkäänniemi et al. 2024, arXiv 2404.07724). The interval,
+    ``(batch, 2)``, is one of σ and not of step numbers, which mean another σ in each schedule.
+    """
+    a, b = (as_float32(rate) for rate in schedule.rates(ops.convert_to_tensor(t), 1))
+    sigma, interval = b / ops.maximum(a, SMALLEST), as_float32(interval)
+    inside = ops.logical_and(sigma >= interval[:, 0], sigma <= interval[:, 1])
+    return ops.where(inside, as_float32(scale), 1.0)
+
+
+def rescaled(guided: Any, told: Any, share: float = 0.7) -> Any:
+    """Give guided images the spread of the told ones back, or a ``share`` of the way there.
+
+    A scale of 7 makes pixels too black and too white, and clipping them burns them in. Here each
+    image's deviation from its own mean pixel becomes that of the told one; both ``(batch, …)``.
+
+    Source: Lin et al. 2023 (arXiv 2305.08891), Eqs. 14 to 16.
+    """
+    guided, told = as_float32(guided), as_float32(told)
+    axes = tuple(range(1, len(guided.shape)))
+    spreads = [ops.std(x, axis=axes, keepdims=True) for x in (told, guided)]
+    return guided * (1 - share + share * spreads[0] / ops.maximum(spreads[1], SMALLEST))
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedDenoiser(Denoiser):
+    """A network that is told labels as a denoise function: ``(x_t, t, labels, scale) -> x_start``.
+
+    Without labels nothing is said (-1), and the network answers for all of them. With a ``scale``,
+    ``(batch,)``, it is guided: both questions are asked in one call, of twice as many images. Of a
+    learned variance the told one is taken. The clean image is clipped once it has been guided. With
+    an ``interval`` beside it, ``(batch, 2)``, it is guided while σ lies in that, see
+    :func:`only_between`.
+
+    Raises ValueError for labels that the network does not know.
+    """
+
+    labels: tuple[tuple[str, int], ...] = ()  # what it is told, as in UNetParameters
+
+    def ask(self, x_t: Any, t: Any, *told: Any) -> Any:
+        """Ask the network itself, guided if there are labels and a scale; its answer, float32."""
+        x_t, t = as_float32(x_t), ops.convert_to_tensor(t)
+        labels, scale, interval = (*told, None, None, None)[:3]
+        nothing = unsaid(t, self.labels)
+        labels = nothing if labels is None else self._checked(labels, t)
+        if scale is None:
+            return super().ask(x_t, t, labels)
+        if interval is not None:
+            scale = only_between(self.schedule, t, scale, interval)
+        asked = [ops.concatenate(both) for both in ((x_t, x_t), (t, t), (labels, nothing))]
+        with_them, without = ops.split(super().ask(*asked), 2)
+        answer = guided(with_them, without, scale)
+        if self.variance != "learned":
+            return answer
+        channels = x_t.shape[-1]
+        return ops.concatenate([answer[..., :channels], with_them[..., channels:]], axis=-1)
+
+    def _checked(self, labels: Any, t: Any) -> Any:
+        if not is_symbolic(labels):
+            labels = checked_labels(labels, self.labels, t.shape[0])
+        return ops.convert_to_tensor(labels, dtype="int32")
+
+
+def denoiser(
+    network: Any,
+    schedule: NoiseSchedule,
+    prediction: str,
+    variance: str,
+    labels: tuple[tuple[str, int], ...] = (),
+) -> Denoiser:
+    """Make a network a denoise function, with a place for labels if it is told some."""
+    if not labels:
+        return Denoiser(network, schedule, prediction, variance)
+    return GuidedDenoiser(network, schedule, prediction, variance, labels=labels)
+
+
+def autoguided(denoise: Denoiser, worse: Denoiser, scale: float = 2.0) -> DenoiseFn:
+    """Guide a network by a worse one, say an earlier checkpoint: worse + s (it - worse).
+
+    Both have the same faults, one has more of them: what tells the two apart leads away from these,
+    and not to less variety, as leaving out a label does. The clean images are guided, which is the
+    same as guiding the answers, and then clipped as ``denoise`` clips.
+
+    Source: Karras et al. 2024 (arXiv 2406.02507).
+    """
+    free = [dataclasses.replace(one, clip=False) for one in (denoise, worse)]
+
+    def answered(x_t: Any, t: Any, *told: Any) -> Any:
+        good, bad = (one(x_t, t, *told) for one in free)
+        x_start = guided(good, bad, scale)
+        return ops.clip(x_start, -1.0, 1.0) if denoise.clip else x_start
+
+    return answered
+
+
+# The world of one dimension -------------------------------------------------------------------
+
+
+class LabelledWorld:
+    """Numbers of several classes, each a mixture of Gaussians: guidance without a network, exact.
+
+    It is a denoise function, ``(x_t, t, labels, scale) -> x_start``, of numbers ``(batch, …)``.
+
+    Attributes:
+        classes: what the numbers of each class are spread like.
+        shares: of the numbers that each class has, which add up to 1.
+        whole: what all numbers together are spread like.
+    """
+
+    def __init__(
+        self, classes: Sequence[GaussianMixture], shares: Sequence[float], schedule: NoiseSchedule
+    ) -> None:
+        """Put the classes together; ValueError unless the shares are as many, and add up to 1."""
+        if len(classes) != len(shares):
+            raise ValueError(
+                f"shares = {[*shares]} must be one for each of the {len(classes)} classes."
+            )
+        self.classes, self.shares, self.schedule = [*classes], [*shares], schedule
+        parts = [
+            np.multiply(share, one.weights) for share, one in zip(shares, classes, strict=True)
+        ]
+        means, deviations = (
+            np.concatenate([getattr(one, name) for one in classes])
+            for name in ("means", "standard_deviations")
+        )
+        self.whole = GaussianMixture(np.concatenate(parts), means, deviations)
+
+    def __call__(self, x_t: Any, t: Any, labels: Any = None, scale: Any = None) -> Any:
+        """E[x_0 | x_t], of the whole or of a class, guided if there is a scale; float32."""
+        x_t = np.asarray(ops.convert_to_numpy(x_t), np.float64)
+        alpha_bar = np.asarray(self.schedule.alpha_bar(np.asarray(ops.convert_to_numpy(t))))
+        alpha_bar = np.broadcast_to(alpha_bar.reshape(-1, *[1] * (x_t.ndim - 1)), x_t.shape)
+        untold = self.whole.expected_x_start(x_t, alpha_bar)
+        if labels is None:
+            return as_float32(untold)
+        labels, told = np.asarray(ops.convert_to_numpy(labels)), untold.copy()
+        for label, one in enumerate(self.classes):
+            told[labels == label] = one.expected_x_start(x_t, alpha_bar)[labels == label]
+        return as_float32(told) if scale is None else guided(told, untold, scale)
+
+    def product_pdf(self, x: FloatArray, label: int, scale: float) -> FloatArray:
+        """What guidance is often said to draw from: p(x) p(label | x)^s, made to be a density.
+
+        ``x`` are numbers in a row that reaches everywhere, close and even; so is the result.
+        """
+        log_whole = self.whole.log_pdf(x)
+        log_label = np.log(self.shares[label]) + self.classes[label].log_pdf(x) - log_whole
+        log_product = log_whole + scale * log_label
+        density = np.exp(log_product - np.max(log_product))
+        return density / (np.sum(density) * (x[1] - x[0]))
+
+    def product_denoiser(self, label: int, scale: float, reach: float = 3.0) -> DenoiseFn:
+        """The denoise function with which a walk does draw from that product, by summation.
+
+        Numbers from -``reach`` to ``reach`` are summed over. Where it differs from the guided one
+        is what the saying leaves out: noise does not go into a product factor by factor.
+        """
+        x = np.linspace(-reach, reach, 2001)
+        log_density = np.log(np.maximum(self.product_pdf(x, label, scale), 1e-300))
+
+        def denoise(x_t: Any, t: Any) -> Any:
+            x_t = np.asarray(ops.convert_to_numpy(x_t), np.float64)
+            kept = np.asarray(self.schedule.alpha_bar(np.asarray(ops.convert_to_numpy(t))))
+            kept = kept.reshape(-1, *[1] * x_t.ndim)
+            fit = log_density - (x_t[..., None] - np.sqrt(kept) * x) ** 2 / (2 * (1 - kept))
+            weights = np.exp(fit - fit.max(axis=-1, keepdims=True))
+            return as_float32(np.sum(weights * x, axis=-1) / np.sum(weights, axis=-1))
+
+        return denoise
+
+
+# Inpainting -----------------------------------------------------------------------------------
+
+
+def replacing(step: Callable[..., Any], images: Any, known: Any) -> Callable[..., Any]:
+    """A kind of step that puts the known part of an image into its place: under noise for s.
+
+    After a step from t to s the rest is at s, and so the known part has to be; with the noise of t
+    it would be noisier than all around it.
+
+    Args:
+        step: a kind of step, whose arguments and result the new one has.
+        images: clean ones, ``(batch, …)`` in [-1, 1].
+        known: true where a pixel is known; broadcasts against the images.
+    """
+
+    @functools.wraps(step)
+    def replaced(
+        denoise: Any, schedule: NoiseSchedule, x_t: Any, t: Any, s: Any, z: Any, **own: Any
+    ) -> tuple[Any, Any]:
+        x_s, x_start = step(denoise, schedule, x_t, t, s, z, **own)
+        a, b = (as_float32(rate) for rate in schedule.rates(s, len(x_s.shape)))
+        return ops.where(known, a * as_float32(images) + b * as_float32(z), x_s), x_start
+
+    return replaced
+
+
+def noised_again(schedule: NoiseSchedule, x_s: Any, s: Any, t: Any, noise: Any) -> Any:
+    """Go from s up to t, q(x_t | x_s): what a step back has taken away, anew (Eq. 2)."""
+    (a_s, b_s), (a_t, b_t) = (schedule.rates(place, len(x_s.shape)) for place in (s, t))
+    kept = as_float32(a_t) / as_float32(a_s)
+    variance = ops.square(as_float32(b_t)) - ops.square(kept * as_float32(b_s))
+    return kept * as_float32(x_s) + ops.sqrt(ops.maximum(variance, 0.0)) * as_float32(noise)
+
+
+def inpaint(
+    denoise: DenoiseFn,
+    schedule: NoiseSchedule,
+    images: Any,
+    known: Any,
+    step: Callable[..., Any] = ddpm_step,
+    *,
+    steps: int | Sequence[float] | None = None,
+    again: int = 1,
+    seed: Any = None,
+    told: Sequence[Any] = (),
+) -> Any:
+    """Draw the unknown part of images to go with the known part; float32 ``(batch, …)``.
+
+    The known part is put into its place after each step (:func:`replacing`). That alone lets both
+    parts meet only from one step to the next, and the unknown one settles before they have agreed.
+    RePaint takes each step ``again``: back to the noise of t, and down once more.
+
+    Args:
+        denoise, schedule, step: as for ``backward_sampling.walk``, and so ``steps`` and ``told``.
+        images, known: as for :func:`replacing`.
+        again: how often each step is taken, at least 1.
+        seed: of the noise; a number, None, or a ``SeedGenerator``.
+
+    Source: Lugmayr et al. 2022 (arXiv 2201.09865), Algorithm 1, with jumps of one step; its line 5
+    as printed has a deviation 1 - ᾱ where the variance is that.
+    """
+    integer("again", again, 1)
+    asked, generator, shape = telling(denoise, told), generator_of(seed), tuple(images.shape)
+    one_step, visited = replacing(step, images, known), [*times(schedule, steps), -1]
+    x = normal(shape, seed=generator)
+    for stop, following in itertools.pairwise(visited):
+        t, s = (np.full(shape[0], place) for place in (stop, following))
+        for turn in range(again):
+            if turn:
+                x = noised_again(schedule, x, s, t, normal(shape, seed=generator))
+            x, _ = one_step(asked, schedule, x, t, s, normal(shape, seed=generator))
+            x = ops.stop_gradient(x)
+    return x

@@ -1,0 +1,378 @@
+"""Guidance against its equation in both conventions, and what training has to leave out for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from keras import ops
+from scipy.integrate import quad
+from scipy.stats import kstest
+
+from diffusion_walkthrough.backward_sampling import Denoiser, walk
+from diffusion_walkthrough.exact_denoiser import MixtureDenoiser
+from diffusion_walkthrough.faster_sampling import SAMPLERS, ddim_step
+from diffusion_walkthrough.gaussian_mixture import GaussianMixture
+from diffusion_walkthrough.guidance import (
+    GuidedDenoiser,
+    LabelledWorld,
+    autoguided,
+    denoiser,
+    guided,
+    inpaint,
+    noised_again,
+    only_between,
+    replacing,
+    rescaled,
+    without_some,
+)
+from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+
+SCHEDULE = NoiseSchedule(make_betas("cosine", 20))
+LABELS = (("digit", 3),)
+ROWS = np.array([5.0, 1.0, 2.0, 4.0], "float32")  # of -1, 0, 1 and 2
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+class Network:
+    """Answers with the row of the label, in every pixel, and a little of what it is shown."""
+
+    def __init__(self, channels=1):
+        self.channels, self.shown = channels, []
+
+    def __call__(self, shown, training=False):
+        x_t, t, labels = shown
+        self.shown.append([tuple(part.shape) for part in shown])
+        row = ops.reshape(ops.take(ROWS, labels + 1), (-1, 1, 1, 1))
+        answer = row + 0.1 * x_t + 0.01 * ops.reshape(ops.cast(t, "float32"), (-1, 1, 1, 1))
+        return ops.concatenate([(i + 1) * answer for i in range(self.channels)], axis=-1)
+
+
+def asked_of(network, variance="fixed_small", clip=True):
+    return GuidedDenoiser(network, SCHEDULE, "noise", variance, clip, labels=LABELS)
+
+
+X_T = np.random.default_rng(0).standard_normal((3, 2, 2, 1)).astype("float32")
+T = np.array([2, 9, 19], "int32")
+TOLD = np.array([1, 0, -1], "int32")
+
+
+# What guidance is ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
+def test_guidance_is_the_equation_in_both_conventions(scale):
+    told, untold = (np.random.default_rng(i).standard_normal((4, 3)) for i in (1, 2))
+    found = numpy(guided(told, untold, scale))
+    w = scale - 1
+    np.testing.assert_allclose(found, (1 + w) * told - w * untold, atol=1e-5)  # the paper's Eq. 6
+
+
+def test_each_image_may_have_a_scale_of_its_own():
+    told, untold = np.ones((3, 2, 2, 1)), np.zeros((3, 2, 2, 1))
+    scales = np.array([0, 1, 7], "float32")
+    np.testing.assert_array_equal(numpy(guided(told, untold, scales))[:, 0, 0, 0], scales)
+
+
+def test_guiding_answers_is_guiding_clean_images():
+    """All predictions but x_prev's are straight lines in x_0, and so is that."""
+    network = Network()
+    scale = np.full(3, 4.0, "float32")
+    free = asked_of(network, clip=False)
+    told, untold = numpy(free(X_T, T, TOLD)), numpy(free(X_T, T))
+    found = numpy(free(X_T, T, TOLD, scale))
+    np.testing.assert_allclose(found, untold + 4 * (told - untold), rtol=1e-3, atol=1e-3)
+
+
+# A network that is told ---------------------------------------------------------------------------
+
+
+def test_without_labels_nothing_is_said():
+    found = numpy(asked_of(Network()).ask(0 * X_T, 0 * T))
+    assert found.ravel().tolist() == [5.0] * 12
+
+
+def test_with_labels_and_no_scale_the_network_is_asked_once():
+    network = Network()
+    found = numpy(asked_of(network).ask(0 * X_T, 0 * T, TOLD))
+    assert found[:, 0, 0, 0].tolist() == [2.0, 1.0, 5.0]
+    assert network.shown == [[(3, 2, 2, 1), (3,), (3,)]]
+
+
+def test_a_scale_goes_beyond_the_label_in_one_call_of_twice_as_many():
+    network = Network()
+    scale = np.array([3.0, 1.0, 3.0], "float32")
+    found = numpy(asked_of(network).ask(0 * X_T, 0 * T, TOLD, scale))
+    assert found[:, 0, 0, 0].tolist() == [5 + 3 * (2 - 5), 1.0, 5.0]
+    assert network.shown == [[(6, 2, 2, 1), (6,), (6,)]]
+
+
+def test_each_half_is_shown_its_own_images_and_times():
+    scale = np.full(3, 2.0, "float32")
+    found = numpy(asked_of(Network()).ask(X_T, T, TOLD, scale))
+    alone = [asked_of(Network()).ask(X_T, T, labels) for labels in (TOLD, np.full(3, -1))]
+    told, untold = map(numpy, alone)
+    np.testing.assert_allclose(found, 2 * told - untold, atol=1e-5)
+
+
+def test_the_clean_image_is_clipped_after_it_was_guided():
+    scale = np.full(3, 3.0, "float32")
+    free, held = (numpy(asked_of(Network(), clip=c)(X_T, T, TOLD, scale)) for c in (False, True))
+    assert np.abs(free).max() > 1
+    np.testing.assert_array_equal(held, free.clip(-1, 1))
+
+
+def test_a_learned_variance_is_the_told_one():
+    scale = np.full(3, 3.0, "float32")
+    asked = asked_of(Network(channels=2), "learned")
+    _, guided_variance = asked.with_variance(X_T, T, TOLD, scale)
+    _, told_variance = asked.with_variance(X_T, T, TOLD)
+    np.testing.assert_array_equal(numpy(guided_variance), numpy(told_variance))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0, 3, 1]), r"labels\[1\]=3: digit must be a whole number from 0 to 2"),
+        (np.array([0.0, 1.0, 1.0]), "labels are of type float64, and must be whole numbers"),
+        (np.array([0, 1]), r"labels have shape \(2,\), but must be \(3,\)"),
+    ],
+)
+def test_labels_that_it_does_not_know_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        asked_of(Network())(X_T, T, labels)
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_every_sampler_walks_with_guidance(name):
+    """As with a denoise function that has label and scale in itself."""
+    network = Network()
+    told = [np.array([1, 0], "int32"), np.array([2.0, 3.0], "float32")]
+    asked, shape = asked_of(network), (2, 2, 2, 1)
+    found = walk(SAMPLERS[name], asked, SCHEDULE, shape, seed=0, steps=3, told=told)
+
+    def alone(x_t, t):
+        answers = [network([x_t, t, labels]) for labels in (told[0], np.array([-1, -1]))]
+        answer = answers[1] + told[1].reshape(-1, 1, 1, 1) * (answers[0] - answers[1])
+        return Denoiser(lambda *_, **__: answer, SCHEDULE)(x_t, t)
+
+    expected = walk(SAMPLERS[name], alone, SCHEDULE, shape, seed=0, steps=3)
+    np.testing.assert_allclose(numpy(found), numpy(expected), atol=1e-4)
+    plain = walk(SAMPLERS[name], asked, SCHEDULE, shape, seed=0, steps=3, told=told[:1])
+    assert np.abs(numpy(plain) - numpy(found)).max() > 0.01
+
+
+def test_a_network_that_is_told_nothing_is_a_plain_denoiser():
+    assert type(denoiser(Network(), SCHEDULE, "noise", "fixed_small")) is Denoiser
+    asked = denoiser(Network(), SCHEDULE, "noise", "fixed_small", LABELS)
+    assert (type(asked), asked.labels) == (GuidedDenoiser, LABELS)
+
+
+# What is left out in training ---------------------------------------------------------------------
+
+
+def test_labels_are_left_out_image_by_image():
+    """A batch of 100 that loses all or nothing would show 0 or 100; a tenth of 20,000 is 2,000."""
+    random = np.random.default_rng(0)
+    labels = np.tile(np.arange(5, dtype="int32"), 20)
+    lost = [np.sum(without_some(labels, random, 0.1) == -1) for _ in range(200)]
+    assert abs(sum(lost) - 2000) < 5 * np.sqrt(1800)
+    assert max(lost) < 40
+
+
+def test_all_labels_of_an_image_are_left_out_together():
+    labels = np.ones((4000, 3), "int32")
+    left = without_some(labels, np.random.default_rng(0), 0.3)
+    assert left.dtype == np.int32
+    assert set(map(tuple, left.tolist())) == {(1, 1, 1), (-1, -1, -1)}
+    assert abs(np.mean(left == -1) - 0.3) < 0.05
+    assert labels.min() == 1  # which are the data set's
+
+
+def test_where_nothing_is_left_out_nothing_is_drawn():
+    random, labels = np.random.default_rng(0), np.arange(3)
+    assert without_some(labels, random, 0.0) is labels
+    assert without_some(None, random, 0.5) is None
+    assert random.random() == np.random.default_rng(0).random()
+
+
+# Where to guide, and how far ----------------------------------------------------------------------
+
+
+def test_between_two_sigmas_only_guidance_is_on():
+    sigma = np.sqrt(1 / SCHEDULE.alphas_cumprod - 1)
+    t = np.arange(20, dtype="int32")
+    found = numpy(only_between(SCHEDULE, t, np.full(20, 5.0), np.tile([0.5, 2.0], (20, 1))))
+    expected = np.where((sigma >= 0.5) & (sigma <= 2.0), 5.0, 1.0)
+    np.testing.assert_array_equal(found, expected)
+    assert {1.0, 5.0} == set(found.tolist())
+
+
+def test_outside_of_its_interval_a_network_is_told_and_not_guided():
+    scale, interval = np.full(3, 4.0, "float32"), np.tile(np.float32([0.5, 2.0]), (3, 1))
+    asked = asked_of(Network())
+    found = numpy(asked.ask(X_T, T, TOLD, scale, interval))
+    told, led = numpy(asked.ask(X_T, T, TOLD)), numpy(asked.ask(X_T, T, TOLD, scale))
+    np.testing.assert_allclose(found[[0, 2]], told[[0, 2]], atol=1e-5)  # σ 0.3 and 2,000
+    np.testing.assert_allclose(found[1], led[1], atol=1e-5)
+    assert np.abs(led - told)[1].max() > 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_rescaling_brings_the_spread_back(share):
+    told, led = (np.random.default_rng(i).standard_normal((4, 5, 5, 2)) for i in (1, 2))
+    led = 3 * led + 0.5
+    found = numpy(rescaled(led, told, share))
+    spreads = [x.std(axis=(1, 2, 3)) for x in (told, led, found)]
+    np.testing.assert_allclose(spreads[2], share * spreads[0] + (1 - share) * spreads[1], rtol=1e-4)
+    np.testing.assert_allclose(numpy(rescaled(led, told, 0.0)), led, rtol=1e-5)
+
+
+def test_a_worse_network_leads_away_from_itself():
+    good = Denoiser(lambda shown, training=False: 0.2 * shown[0], SCHEDULE)
+    worse = Denoiser(lambda shown, training=False: 0.5 * shown[0], SCHEDULE)
+    x_t, t = X_T[:2], T[:2]
+    found = numpy(autoguided(good, worse, 3.0)(x_t, t))
+    led = Denoiser(lambda shown, training=False: (0.5 + 3 * (0.2 - 0.5)) * shown[0], SCHEDULE)
+    np.testing.assert_allclose(found, numpy(led(x_t, t)), atol=1e-5)
+
+
+# The world of one dimension -----------------------------------------------------------------------
+
+PAPER = NoiseSchedule(make_betas("linear", 200))
+LEFT = GaussianMixture([1.0], [-0.4], [0.25])
+RIGHT = GaussianMixture([0.5, 0.5], [0.1, 0.7], [0.2, 0.1])
+WORLD = LabelledWorld([LEFT, RIGHT], [0.6, 0.4], PAPER)
+LINE = np.linspace(-4, 4, 8001)
+
+
+def total(density):
+    return np.sum(density) * (LINE[1] - LINE[0])
+
+
+def test_a_world_of_classes_is_their_mixture():
+    np.testing.assert_allclose(
+        WORLD.whole.pdf(LINE), 0.6 * LEFT.pdf(LINE) + 0.4 * RIGHT.pdf(LINE), atol=1e-12
+    )
+    x_t, t = np.array([[0.3], [-0.2]]), np.array([50, 120], "int32")
+    exact = MixtureDenoiser(WORLD.whole, PAPER)
+    np.testing.assert_allclose(numpy(WORLD(x_t, t)), numpy(exact(x_t, t)), atol=1e-6)
+    told = [numpy(MixtureDenoiser(one, PAPER)(x_t, t)) for one in (LEFT, RIGHT)]
+    found = numpy(WORLD(x_t, t, np.array([1, 0])))
+    np.testing.assert_allclose(found, [told[1][0], told[0][1]], atol=1e-6)
+    nothing = numpy(WORLD(x_t, t, np.array([-1, -1])))
+    np.testing.assert_allclose(nothing, numpy(exact(x_t, t)), atol=1e-6)
+    with pytest.raises(ValueError, match="must be one for each of the 2 classes"):
+        LabelledWorld([LEFT, RIGHT], [1.0], PAPER)
+
+
+def test_the_product_at_scale_1_is_the_class_and_at_0_the_whole():
+    np.testing.assert_allclose(WORLD.product_pdf(LINE, 1, 1.0), RIGHT.pdf(LINE), atol=1e-9)
+    np.testing.assert_allclose(WORLD.product_pdf(LINE, 1, 0.0), WORLD.whole.pdf(LINE), atol=1e-9)
+    assert total(WORLD.product_pdf(LINE, 1, 3.0)) == pytest.approx(1)
+
+
+def test_the_denoiser_of_the_product_is_bayes_s_rule():
+    """At scale 1 that is known in closed form; at others, by SciPy's integration."""
+    x_t, t = np.linspace(-2, 2, 9), np.full(9, 90, "int32")
+    known = RIGHT.expected_x_start(x_t, np.full(9, PAPER.alphas_cumprod[90]))
+    np.testing.assert_allclose(numpy(WORLD.product_denoiser(1, 1.0)(x_t, t)), known, atol=1e-4)
+    kept = PAPER.alphas_cumprod[90]
+
+    def joint(x, power, seen):
+        product = np.exp(
+            np.log(WORLD.whole.pdf(x)) + 3.0 * np.log(0.4 * RIGHT.pdf(x) / WORLD.whole.pdf(x))
+        )
+        return x**power * product * np.exp(-((seen - np.sqrt(kept) * x) ** 2) / (2 * (1 - kept)))
+
+    found = numpy(WORLD.product_denoiser(1, 3.0)(x_t, t))
+    for seen, value in zip(x_t[2:7:2], found[2:7:2], strict=True):
+        ends = [quad(joint, -2, 2, (power, seen), limit=200)[0] for power in (1, 0)]
+        assert value == pytest.approx(ends[0] / ends[1], abs=1e-3)
+
+
+def test_guidance_is_the_product_without_noise_and_another_with_it():
+    """Of densities under noise, the product is not that of the densities, under noise."""
+    x = np.array([-0.2, 0.0, 0.3])
+    label, scale = np.ones(3, "int32"), np.full(3, 3.0)
+    differ = []
+    for t in (0, 60):
+        at = np.full(3, t, "int32")
+        led, product = numpy(WORLD(x, at, label, scale)), WORLD.product_denoiser(1, 3.0)(x, at)
+        way = np.abs(led - x / np.sqrt(PAPER.alphas_cumprod[t])).max()  # that is led at all
+        differ.append(np.abs(led - numpy(product)).max() / way)
+    assert differ[0] < 0.05
+    assert differ[1] > 0.3
+
+
+def test_a_guided_walk_does_not_end_in_the_product():
+    n, label, scale = 1500, 1, 3.0
+    told = [np.full(n, label, "int32"), np.full(n, scale, "float32")]
+    ways = {"led": (WORLD, told), "product": (WORLD.product_denoiser(label, scale), [])}
+    ends = {
+        name: numpy(walk(ddim_step, asked, PAPER, (n, 1), seed=0, steps=40, told=extra)).ravel()
+        for name, (asked, extra) in ways.items()
+    }
+    cumulated = np.cumsum(WORLD.product_pdf(LINE, label, scale)) * (LINE[1] - LINE[0])
+    off = {
+        name: kstest(values, lambda x: np.interp(x, LINE, cumulated)).statistic
+        for name, values in ends.items()
+    }
+    assert off["product"] < 0.1
+    assert off["led"] > 0.4
+
+
+# Inpainting ---------------------------------------------------------------------------------------
+
+
+def test_the_known_part_is_under_the_noise_of_where_the_step_ends():
+    images, known = np.full((4000, 2), 0.5, "float32"), np.array([True, False])
+    z = np.random.default_rng(0).standard_normal((4000, 2)).astype("float32")
+    t, s = (np.full(4000, place, "int32") for place in (15, 6))
+    step = replacing(ddim_step, images, known)
+    x_s, _ = map(numpy, step(lambda x, t: 0 * x, SCHEDULE, z, t, s, z))
+    kept = SCHEDULE.alphas_cumprod[6]
+    assert x_s[:, 0].mean() == pytest.approx(0.5 * np.sqrt(kept), abs=0.05)
+    assert x_s[:, 0].std() == pytest.approx(np.sqrt(1 - kept), rel=0.05)
+    plain, _ = map(numpy, ddim_step(lambda x, t: 0 * x, SCHEDULE, z, t, s, z))
+    np.testing.assert_array_equal(x_s[:, 1], plain[:, 1])
+    clean, _ = map(numpy, step(lambda x, t: 0 * x, SCHEDULE, z, t, np.full(4000, -1), z))
+    np.testing.assert_array_equal(clean[:, 0], images[:, 0])
+
+
+@pytest.mark.parametrize("s", [-1, 3])
+def test_noised_again_is_equation_4_by_another_way(s):
+    random = np.random.default_rng(0)
+    places = [np.full(20_000, place, "int32") for place in (s, 12)]
+    kept = np.append(1.0, SCHEDULE.alphas_cumprod)[[s + 1, 13]]
+    x_s = np.sqrt(kept[0]) * 0.7 + np.sqrt(1 - kept[0]) * random.standard_normal((20_000, 1))
+    x_t = numpy(noised_again(SCHEDULE, x_s, *places, random.standard_normal((20_000, 1))))
+    assert x_t.mean() == pytest.approx(np.sqrt(kept[1]) * 0.7, abs=0.03)
+    assert x_t.var() == pytest.approx(1 - kept[1], rel=0.04)
+
+
+def test_taken_again_the_unknown_half_agrees_with_the_known_one():
+    """Two pixels that go together: knowing one of them, the other is a known bell."""
+    going_together, n = 0.9, 3000
+    covariance = np.array([[1.0, going_together], [going_together, 1.0]])
+
+    def exact(x_t, t):
+        kept = SCHEDULE.alphas_cumprod[np.asarray(t)[0]]
+        gain = (
+            np.sqrt(kept) * covariance @ np.linalg.inv(kept * covariance + (1 - kept) * np.eye(2))
+        )
+        return numpy(x_t) @ gain.T
+
+    images = np.tile(np.float32([1.5, 0.0]), (n, 1))
+    how = {"known": np.array([True, False]), "seed": 0}
+    once, often = (numpy(inpaint(exact, SCHEDULE, images, again=again, **how)) for again in (1, 6))
+    for drawn in (once, often):
+        np.testing.assert_array_equal(drawn[:, 0], images[:, 0])
+    wanted = going_together * 1.5
+    errors = [abs(drawn[:, 1].mean() - wanted) for drawn in (once, often)]
+    assert errors[1] < 0.1 < errors[0]
+    assert often[:, 1].std() == pytest.approx(np.sqrt(1 - going_together**2), abs=0.12)
+    with pytest.raises(ValueError, match="again must be a whole number of at least 1"):
+        inpaint(exact, SCHEDULE, images, again=0, **how)
