@@ -66,7 +66,7 @@ def other_direction(velocity: Any, time: Any) -> tuple[Any, Any]:
     """Tell the same flow with time running the other way: (-velocity, 1 - time), there or back.
 
     Here, in Stable Diffusion 3 and in diffusers, time is 0 where all is clean. In Liu's and
-    Lipman's papers it is 0 in the noise, and the velocity is x_0 - ε.
+    Lipman's papers it is 0 in the noise, and the velocity is x_0 - ε (Lipman's with σ_min = 0).
     """
     return -velocity, 1 - time
 
@@ -207,7 +207,8 @@ def bend(stops: np.ndarray) -> float:
     """How far walks are from straight: 0 if all are, at an even pace; larger the more they bend.
 
     The mean of |dx/ds - (noise - x_0)|² over all steps and walkers, the straightness of Liu et al.
-    2022, as a share of the mean of |noise - x_0|². ``stops`` are as :func:`euler` returns them.
+    2022, as a share of the mean of |noise - x_0|². ``stops`` are as :func:`euler` returns them, at
+    least three: two of them always are straight.
     """
     stops = np.asarray(stops, np.float64)
     whole = stops[-1] - stops[0]
@@ -234,9 +235,9 @@ def paired(x_start: np.ndarray, noise: np.ndarray, labels: ArrayLike | None = No
     """Pair the points of a batch anew, with the smallest sum of squared distances there is.
 
     Minibatch optimal transport (Tong et al. 2023, arXiv 2302.00482; Pooladian et al. 2023, arXiv
-    2304.14772): who is near is joined, so that lines seldom cross. With labels, noise is handed out
-    at random to the classes first, and paired within each: else a class would get noise of its own
-    region, and meet other noise when it is drawn.
+    2304.14772): who is near is joined, so that lines seldom cross. With labels, each class keeps
+    the noise that stands beside it, which is random, and is paired within: else a class would get
+    noise of its own region, and meet other noise when it is drawn.
 
     Args:
         x_start: clean, ``(n, …)``.
@@ -268,8 +269,8 @@ def _nearest(x_start: np.ndarray, noise: np.ndarray) -> np.ndarray:
 def reflowed(velocity: Velocity, noise: np.ndarray, steps: int = 100) -> Pairs:
     """Pair noise with where it is carried by a velocity: what a second training learns from.
 
-    One round of *reflow* (Liu et al. 2022): exact walks never meet, so their two ends are pairs
-    whose lines seldom cross, and what is learnt from them bends less.
+    One round of *reflow* (Liu et al. 2022): the lines between the two ends of exact walks are no
+    longer than those of the pairs before, on the mean, and what is learnt from them bends less.
     """
     return Pairs(euler(velocity, noise, steps)[-1], noise)
 
@@ -358,7 +359,7 @@ class PairQuestions(QuestionSet):
         """What the network is shown, ``(x_t, t)``, and what was done to the images."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pairs.noise))
         chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-        random = np.random.default_rng([self.seed, epoch, number])
+        random = np.random.default_rng([self.seed, epoch, number, 1])
         t = random.integers(len(self.schedule), size=len(chosen), dtype="int32")
         x_start, noise = (part[chosen] for part in self.pairs)
         a, b = self.schedule.rates(t, x_start.ndim)

@@ -1,11 +1,12 @@
-"""Instruments: the checks of chapters 01 to 09, as functions of a whole program.
+"""Instruments: the checks of chapters 00 to 09, as functions of a whole program.
 
 A *program* is anything whose attributes are modules of this package, such as ``bug_hunt.Program``,
 in which one line may be wrong. Each instrument measures what it does and says what it should do,
-by a law that does not know the program: ``jump(program)``. What it looks at can be changed by its
-*knobs*: ``jump(program, t=[999, 0])``. A mistake may show only there.
+by a law that is told the program's β at most: ``jump(program)``. What it looks at can be changed
+by its *knobs*: ``jump(program, t=[999, 0])``. A mistake may show only there.
 
-Each returns a :class:`Reading`. :data:`INSTRUMENTS` has all of them by name.
+Each returns a :class:`Reading`, and raises TypeError or ValueError for a place that it cannot
+measure. :data:`INSTRUMENTS` has all of them by name.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
+from diffusion_walkthrough import checks
 from diffusion_walkthrough.gaussian_mixture import (
     ONE_DIMENSIONAL_WORLD,
     FloatArray,
@@ -78,7 +80,10 @@ def _instrument(chapter: str) -> Callable[[Callable[..., Iterator[Row]]], Callab
 
         @functools.wraps(measure)
         def read(program: Any, **knobs: Any) -> Reading:
-            return Reading(name, knobs, tuple(measure(program, **knobs)))
+            rows = tuple(measure(program, **knobs))
+            if not rows:
+                raise ValueError(f"{name} has nothing to measure with {knobs}: name at least one.")
+            return Reading(name, knobs, rows)
 
         read.__annotations__["return"] = "Reading"
         read.__dict__["chapter"] = chapter
@@ -126,7 +131,7 @@ def jump(
 ) -> Iterator[Row]:
     """Mean and variance of x_t, by a jump from 0.8 to all t in order."""
     schedule = _schedule(program, T, name)
-    steps = np.arange(T) if t is None else np.asarray(t)
+    steps = np.arange(T) if t is None else np.asarray(t, int)
     noise = _pure_noise(np.random.default_rng(0), len(steps), 64)
     x_t = _array(program.forward_diffusion.q_sample(schedule, 0 * noise + X_0, steps, noise))
     kept = np.cumprod(1 - schedule.betas)[steps]
@@ -138,7 +143,7 @@ def jump(
 @_instrument("01")
 def posterior(program: Any, T: int = 20, t: int = 6) -> Iterator[Row]:
     """A step back with x_0 known, beside the product of the two clues."""
-    schedule = _schedule(program, T)
+    schedule, t = _schedule(program, T), checks.integer("t", t, 1, T - 1)
     x_0, x_t = _float32([X_0]), _float32([X_T])
     step_back = program.forward_diffusion.q_posterior_mean_variance
     mean, variance, _ = map(_array, step_back(schedule, x_0, x_t, np.array([t])))
@@ -207,7 +212,7 @@ def round_trip(
 ) -> Iterator[Row]:
     """Hide 0.8, tell the right answer, find it again, at every t."""
     schedule = _schedule(program, T)
-    steps = np.arange(T) if t is None else np.asarray(t)
+    steps = np.arange(T) if t is None else np.asarray(t, int)
     kept = np.cumprod(1 - schedule.betas)[steps, None]
     x_0, noise = np.full((len(steps), 1), X_0), np.full((len(steps), 1), 1.5)
     x_t = _float32(np.sqrt(kept) * x_0 + np.sqrt(1 - kept) * noise)
@@ -319,7 +324,7 @@ def step_back(
     program: Any, T: int = 1000, t: int = 500, variance: str = "fixed_small"
 ) -> Iterator[Row]:
     """One step of Algorithm 2 with x_0 known, beside the two clues."""
-    schedule, n = _schedule(program, T), 64
+    schedule, n, t = _schedule(program, T), 64, checks.integer("t", t, 1, T - 1)
     x_t, z = np.full(n, X_T, "float32"), _float32(_pure_noise(np.random.default_rng(0), 1, n)[0])
     told = lambda x_t, t: 0 * x_t + X_0  # noqa: E731
     stepped = program.backward_sampling.p_sample(told, schedule, x_t, np.full(n, t), z, variance)
@@ -404,6 +409,7 @@ def order(program: Any, step: str = "ddim") -> Iterator[Row]:
     The order is the power of two by which it falls with twice the steps. Curves cannot cross, so
     the share of the crowd below a walker must stay what it was.
     """
+    checks.choice("step", step, ("ddim", "dpm++2m", "heun"))
     errors = [_share_moved(program, step, steps) for steps in (10, 20)]
     right = 1.0 if step == "ddim" else 2.0
     yield Row("error after 20 steps", errors[-1], 0.0, 0.03)
@@ -429,6 +435,7 @@ def _share_moved(program: Any, step: str, steps: int) -> float:
 def fresh_noise(program: Any, eta: float = 0.0, t: int = 60, s: int = 40) -> Iterator[Row]:
     """The variance of x_s after a step of DDIM with x_0 known."""
     schedule, n = _schedule(program, 100), 64
+    t, s = checks.integer("t", t, 1, 99), checks.integer("s", s, 0, t - 1)
     random = np.random.default_rng(0)
     noise, z = np.linalg.qr(random.standard_normal((n, 3)))[0][:, :2].T * np.sqrt(n)
     kept = np.cumprod(1 - schedule.betas)
@@ -464,8 +471,8 @@ def _pure_noise(random: np.random.Generator, rows: int, n: int) -> FloatArray:
 
 
 def _a_few(n: int) -> list[int]:
-    """At most four of 0 … n-1, from the first to the last."""
-    return sorted({int(i) for i in np.linspace(0, n - 1, 5).round()} - {n // 2 + n // 4})
+    """At most five of 0 … n-1, from the first to the last."""
+    return [int(i) for i in np.linspace(0, n - 1, min(n, 5)).round()]
 
 
 def _two_clues(betas: FloatArray, t: int) -> tuple[float, float]:

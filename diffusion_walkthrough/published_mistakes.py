@@ -738,8 +738,8 @@ MISTAKES = (
         "the_same_questions_in_every_epoch",
         "what is random in a question is drawn once, and not anew in each epoch",
         "flow_matching",
-        "random = np.random.default_rng([self.seed, epoch, number])",
-        "random = np.random.default_rng([self.seed, number])",
+        "random = np.random.default_rng([self.seed, epoch, number, 1])",
+        "random = np.random.default_rng([self.seed, number, 1])",
         ("test_flow_matching.py::test_questions_keep_image_and_noise_together",),
     ),
     Mistake(

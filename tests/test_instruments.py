@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from diffusion_walkthrough import instruments
 from diffusion_walkthrough.bug_hunt import Program
 from diffusion_walkthrough.instruments import (
     INSTRUMENTS,
@@ -94,3 +95,26 @@ def test_all_instruments_are_listed_with_chapter_and_knobs():
 def test_a_knob_that_is_not_there_is_refused():
     with pytest.raises(TypeError, match="volume"):
         INSTRUMENTS["kl"](Program(), volume=11)
+
+
+@pytest.mark.parametrize("measure", [instruments.jump, instruments.round_trip])
+@pytest.mark.parametrize("t", [[999], [999, 0], [999, 500, 0], range(4), range(1000)])
+def test_the_first_and_the_last_place_are_measured_and_of_few_all(measure, t):
+    said = " ".join(row.what for row in measure(Program(), t=t).rows)
+    asked = [*t] if len(t) < 5 else [t[0], t[-1]]
+    assert all(f"t = {place}" in said for place in asked)
+
+
+@pytest.mark.parametrize(
+    ("measure", "knobs", "said"),
+    [
+        (instruments.posterior, {"t": 0}, "t must be a whole number of at least 1"),
+        (instruments.step_back, {"T": 10, "t": 10}, "at most 9"),
+        (instruments.fresh_noise, {"s": -1}, "s must be a whole number of at least 0"),
+        (instruments.order, {"step": "ddpm"}, "step must be one of 'ddim'"),
+        (instruments.jump, {"t": []}, "nothing to measure"),
+    ],
+)
+def test_where_nothing_can_be_measured_is_refused_and_not_silent(measure, knobs, said):
+    with pytest.raises(ValueError, match=said):
+        measure(Program(), **knobs)

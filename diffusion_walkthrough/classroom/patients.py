@@ -229,8 +229,7 @@ PATIENTS = (
             "A divergence of two bells is never negative, and 0 only if they are one.",
             "kl(): even a bell and itself are right, so what differs has to do with the spread.",
         ),
-        "½ (log σ²_2 − log σ²_1 + …): with r the first minus the second, r stands there with a "
-        "minus.",
+        "½ (log σ²_2 − log σ²_1 + …): with r = log σ²_1 − log σ²_2, r stands there with a minus.",
         "The sign of a log variance has been wrong in a published program; in another one a reader "
         "found a mistake in the likelihood.",
         {
@@ -243,7 +242,7 @@ PATIENTS = (
         "medium",
         ("attention_weights",),
         "looks",
-        "My network learns slowly, and in half precision it is NaN at once.",
+        "My network learns slowly, and in half precision it turns to NaN.",
         (("attention", {}),),
         (
             "How many pixels should a pixel look at that knows nothing yet?",
@@ -364,7 +363,7 @@ PATIENTS = (
         "steps. With mine it does not matter at all.",
         (("step_back", {"T": 10, "t": 1}),),
         (
-            "With a thousand steps both variances are nearly one. When are they not?",
+            "With a thousand steps both variances are nearly the same. When are they not?",
             "step_back(T=10, t=1): a long step. How wide should it be, if x_0 is known?",
         ),
         "fixed_small is β̃ of Eq. 7. This program has β under both names, so who compares the two "

@@ -97,9 +97,7 @@ def check_own_instrument(attempt: Callable[..., Any]) -> Verdict:
         answer = call(attempt, _jump(alpha_bar, **wrong), alpha_bar)
         if isinstance(answer, Verdict) or answer:
             return answer if isinstance(answer, Verdict) else Verdict(False, hint)
-    return Verdict(
-        True, "It lets the right one pass, and rings for each of five published mistakes."
-    )
+    return Verdict(True, "It lets the right one pass, and rings for each of the five sick ones.")
 
 
 def solution_own_instrument(jump: Callable[..., Any], alpha_bar: Any) -> bool:
@@ -142,7 +140,7 @@ def check_only_ancestral(attempt: Any) -> Verdict:
     replies = {
         "a": "DDIM asks the same network.",
         "b": "DDIM looks up the same ᾱ.",
-        "d": "DDIM walks with the same t: so many steps would hurt both.",
+        "d": "All steps are taken, which is what Algorithm 2 was made for.",
     }
     right = (
         "What both share is well. The weights and the variance of Eq. 7 only Algorithm 2 looks up."
@@ -206,7 +204,9 @@ def check_third_image(attempt: Any) -> Verdict:
         (np.sqrt(1 - kept**3), "That would be the factor of the noise."),
         (kept**999, "The product is over the batch, which has four images, not over the steps."),
     ]
-    right = "0.97, where 0.006 should be: pure noise is what it calls a clean image."
+    right = (
+        "0.97, where 0.006 should be: what it takes for pure noise still is nearly the whole image."
+    )
     return mark(attempt, float(np.sqrt(kept**3)), hints, right, tolerance=1e-3)
 
 
