@@ -76,7 +76,7 @@ lowest: .venv-lowest/.installed ## unit tests with the oldest versions that pypr
 .PHONY: parity
 parity: ## compare with independent implementations (downloads PyTorch and diffusers)
 	@if compgen -G 'tests/parity/test_*.py' >/dev/null; \
-	then $(MAKE) .venv-parity/.installed && .venv-parity/bin/pytest tests/parity; \
+	then $(MAKE) .venv-parity/.installed && OMP_NUM_THREADS=1 .venv-parity/bin/pytest $(IN_PARALLEL) tests/parity; \
 	else echo "tests/parity holds no tests yet: nothing to compare."; fi
 
 .PHONY: bench
@@ -101,7 +101,7 @@ checks: $(STAMP) ## break what each Check on a page checks, see the page notice
 
 .PHONY: browser
 browser: $(STAMP) ## open every notebook in Chromium, move its sliders
-	$(BIN)/pytest tests/browser
+	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadgroup tests/browser
 
 .PHONY: odd
 odd: $(STAMP) ## a day of work without home, network, memory, letters, or leave to write

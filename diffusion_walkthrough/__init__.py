@@ -5,4 +5,4 @@ package loads nothing heavy; import the module of the chapter you are reading, f
 ``from diffusion_walkthrough.parameters import DiffusionParameters``.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

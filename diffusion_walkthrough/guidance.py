@@ -13,8 +13,9 @@ Images that may be asked for without a label have to be trained so: now and then
 left out (:func:`without_some`).
 
 A walk can be led by more than labels: by a worse network (:func:`autoguided`), or by the part of an
-image that is known (:func:`inpaint`). What guidance draws is not p(x) p(label | x)^s, as is often
-said: :class:`LabelledWorld` has both exactly, in one dimension.
+image that is known (:func:`inpaint`), which a network can learn to look at, too
+(:func:`inpainting_network`). What guidance draws is not p(x) p(label | x)^s, as is often said:
+:class:`LabelledWorld` has both exactly, in one dimension.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 from keras.random import normal
 
 from diffusion_walkthrough.backward_sampling import DenoiseFn, ddpm_step, times
 from diffusion_walkthrough.checks import integer
 from diffusion_walkthrough.data import NO_LABEL
+from diffusion_walkthrough.engine.feeding import QuestionSet
 from diffusion_walkthrough.engine.labels import checked_labels, is_symbolic, telling, unsaid
 from diffusion_walkthrough.engine.noise import generator_of
 from diffusion_walkthrough.forward_diffusion import as_float32
@@ -81,9 +84,10 @@ def guided(told: Any, untold: Any, scale: Any) -> Any:
 def only_between(schedule: NoiseSchedule, t: Any, scale: Any, interval: Any) -> Any:
     """The scale where σ = b/a lies in an interval, and 1, which is off, elsewhere: ``(batch,)``.
 
-    Where there is nearly nothing but noise, guidance harms, as all images are pushed alike; where
-    there is hardly any, it does nothing (Kynkäänniemi et al. 2024, arXiv 2404.07724). The interval,
-    ``(batch, 2)``, is one of σ and not of step numbers, which mean another σ in each schedule.
+    On photographs guidance harms where there is nearly nothing but noise, as all images are pushed
+    alike, and is largely unnecessary where there is hardly any (Kynkäänniemi et al. 2024, arXiv
+    2404.07724). The interval, ``(batch, 2)``, is one of σ and not of step numbers, which mean
+    another σ in each schedule.
     """
     a, b = (as_float32(rate) for rate in schedule.rates(ops.convert_to_tensor(t), 1))
     sigma, interval = b / ops.maximum(a, SMALLEST), as_float32(interval)
@@ -113,24 +117,28 @@ class GuidedDenoiser(Denoiser):
     ``(batch,)``, it is guided: both questions are asked in one call, of twice as many images. Of a
     learned variance the told one is taken. The clean image is clipped once it has been guided. With
     an ``interval`` beside it, ``(batch, 2)``, it is guided while σ lies in that, see
-    :func:`only_between`.
+    :func:`only_between`. What the network is shown ``beside`` them comes before the labels, and is
+    said both times.
 
     Raises ValueError for labels that the network does not know.
     """
 
     labels: tuple[tuple[str, int], ...] = ()  # what it is told, as in UNetParameters
+    beside: int = 0  # how much it is shown besides, such as what is known of images
 
     def ask(self, x_t: Any, t: Any, *told: Any) -> Any:
         """Ask the network itself, guided if there are labels and a scale; its answer, float32."""
         x_t, t = as_float32(x_t), ops.convert_to_tensor(t)
+        shown, told = (x_t, t, *told[: self.beside]), told[self.beside :]
         labels, scale, interval = (*told, None, None, None)[:3]
         nothing = unsaid(t, self.labels)
         labels = nothing if labels is None else self._checked(labels, t)
         if scale is None:
-            return super().ask(x_t, t, labels)
+            return super().ask(*shown, labels)
         if interval is not None:
             scale = only_between(self.schedule, t, scale, interval)
-        asked = [ops.concatenate(both) for both in ((x_t, x_t), (t, t), (labels, nothing))]
+        twice = zip((*shown, labels), (*shown, nothing), strict=True)
+        asked = [ops.concatenate(both) for both in twice]
         with_them, without = ops.split(super().ask(*asked), 2)
         answer = guided(with_them, without, scale)
         if self.variance != "learned":
@@ -150,11 +158,12 @@ def denoiser(
     prediction: str,
     variance: str,
     labels: tuple[tuple[str, int], ...] = (),
+    beside: int = 0,
 ) -> Denoiser:
     """Make a network a denoise function, with a place for labels if it is told some."""
     if not labels:
         return Denoiser(network, schedule, prediction, variance)
-    return GuidedDenoiser(network, schedule, prediction, variance, labels=labels)
+    return GuidedDenoiser(network, schedule, prediction, variance, labels=labels, beside=beside)
 
 
 def autoguided(denoise: Denoiser, worse: Denoiser, scale: float = 2.0) -> DenoiseFn:
@@ -311,7 +320,7 @@ def inpaint(
         seed: of the noise; a number, None, or a ``SeedGenerator``.
 
     Source: Lugmayr et al. 2022 (arXiv 2201.09865), Algorithm 1, with jumps of one step; its line 5
-    as printed has a deviation 1 - ᾱ where the variance is that.
+    as printed has ᾱ of t, not of s, and a deviation 1 - ᾱ where the variance is that.
     """
     integer("again", again, 1)
     asked, generator, shape = telling(denoise, told), generator_of(seed), tuple(images.shape)
@@ -325,3 +334,104 @@ def inpaint(
             x, _ = one_step(asked, schedule, x, t, s, normal(shape, seed=generator))
             x = ops.stop_gradient(x)
     return x
+
+
+# Inpainting by a network that is shown what is known --------------------------------------------
+
+
+def inpainting_network(network: keras.Model) -> keras.Model:
+    """Make a network that is shown the known part of images as well, out of a trained one.
+
+    A convolution of more channels is the sum of two: of the old weights on x_t, and of new ones on
+    what is known. These begin with 0, and the network with the old one's answers, exactly; trained
+    on with :class:`InpaintingQuestions`, it learns to use them.
+
+    Args:
+        network: a UNet of ``unet.build_unet``, from ``[x_t, t]`` or ``[x_t, t, labels]``; it stays
+            as it is.
+
+    Returns a functional model from ``[x_t, t, known]``, and labels if there are any, to the same
+    answer; ``known`` is what :func:`what_is_known` returns. ``DiffusionModel(parameters,
+    network=…)`` trains it and draws with it.
+
+    Source: Nichol et al. 2021 (GLIDE, arXiv 2112.10741), and so Stable Diffusion's for inpainting.
+    """
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    (x_t, t, *labels), first = copy.inputs, copy.get_layer("first")
+    rest = keras.Model([first.output, t, *labels], copy.output, name="rest")
+    known = keras.Input((*x_t.shape[1:-1], x_t.shape[-1] + 1), name="known")
+    new = layers.Conv2D(
+        first.filters,
+        first.kernel_size,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="zeros",
+        dtype=first.dtype_policy,
+        name="first-known",
+    )
+    rest.autocast = False
+    answer = rest([first(x_t) + new(known), t, *labels])
+    whole = keras.Model([x_t, t, known, *labels], answer, name=f"{network.name}-inpainting")
+    whole.autocast = False  # as in build_unet
+    return whole
+
+
+def what_is_known(images: Any, known: Any) -> np.ndarray:
+    """Say what is known of images: their pixels, 0 where they are not known, and where they are.
+
+    Args:
+        images: clean ones, ``(batch, height, width, channels)`` in [-1, 1].
+        known: true where a pixel is known, of all its channels; broadcasts to ``(batch, height,
+            width, 1)``. (Stable Diffusion's masks are 1 where it is *not* known.)
+
+    Returns float32 ``(batch, height, width, channels + 1)``, the last channel being 1 where a pixel
+    is known, else 0: grey pixels are 0, too. Raises ValueError if the two do not fit.
+    """
+    images = np.asarray(images, np.float32)
+    known = np.broadcast_to(np.asarray(known, bool), (*images.shape[:-1], 1))
+    return np.concatenate([np.where(known, images, 0), known], axis=-1, dtype=np.float32)
+
+
+def random_known(random: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
+    """Leave a rectangle of each image unknown, by chance: boolean ``(n, height, width, 1)``.
+
+    ``shape`` is that of the images. Each side of a rectangle lies at the edge of the image half of
+    the time: halves are among them, and now and then a whole image, so that these can be drawn.
+    """
+    n, *sides, _ = shape
+    unknown = np.ones((n, *sides, 1), bool)
+    for axis, side in enumerate(sides, start=1):
+        drawn, at_edge = random.integers(side, size=(2, n)), random.random((2, n)) < 0.5
+        first, last = np.where(at_edge, [[0], [side - 1]], np.sort(drawn, axis=0))[..., np.newaxis]
+        within = (np.arange(side) >= first) & (np.arange(side) <= last)  # (n, side)
+        unknown &= np.expand_dims(within, (3 - axis, 3))
+    return ~unknown
+
+
+class InpaintingQuestions(QuestionSet):
+    """Other questions, where a part of each image is known: ``fit`` trains with them.
+
+    A batch is that of the questions given, and shows what is known of its clean images as well; it
+    too depends on nothing but the seed, the epoch and its number.
+    """
+
+    def __init__(self, asked: Any, masks: Callable[..., np.ndarray] = random_known) -> None:
+        """Take questions such as ``model.questions(images, labels, batch_size=128)``.
+
+        ``masks``, called with a random generator and the shape of the images, says which of their
+        pixels are known, as for :func:`what_is_known`.
+        """
+        super().__init__(asked.always_alike, asked.batch_size, asked.seed)
+        self.asked, self.masks = asked, masks
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        return len(self.asked)
+
+    def batch(self, epoch: int, number: int) -> tuple[Any, ...]:
+        """What the network is shown, ``(x_t, t, known)`` and labels, and all else as it was."""
+        (x_t, t, *labels), made_of, *weights = self.asked.batch(epoch, number)
+        x_start, random = made_of["x_start"], np.random.default_rng([self.seed, epoch, number, 3])
+        known = what_is_known(x_start, self.masks(random, x_start.shape))
+        return (x_t, t, known, *labels), made_of, *weights

@@ -148,9 +148,9 @@ class DiffusionModel(TrainedOnQuestions):
         check_prediction(self.schedule, parameters.prediction)
         with dtype_policy(parameters.training.precision):
             self.network = network or build_unet(parameters.unet, parameters.variance == "learned")
-        self.ask = side_by_side(self.network)
-        reading = self.schedule, parameters.prediction, parameters.variance
-        self.denoise = denoiser(CompiledNetwork(self.network), *reading, parameters.unet.labels)
+        self.ask, labels = side_by_side(self.network), parameters.unet.labels
+        reading = self.schedule, parameters.prediction, parameters.variance, labels, self.beside
+        self.denoise = denoiser(CompiledNetwork(self.network), *reading)
 
     def call(self, shown: Any, training: bool = False) -> Any:
         """Ask the network about noisy images: ``(x_t, t)``, or ``(x_t, t, labels)``."""

@@ -1,8 +1,8 @@
 """Every data set by one argument: chapters 05, 06 and 07 run to their end with another ``DATA``.
 
 The cells are those of the pages, with fewer images and steps. What is patched is the package: the
-network that 05 trains is a tiny one, for ten steps. What is about faces, and about hats, does not
-depend on ``DATA`` and is left out.
+network that 05 trains is a tiny one, for ten steps. What is about faces, about hats, and about
+reading files anew in another process, does not depend on ``DATA`` and is left out.
 """
 
 from __future__ import annotations
@@ -32,11 +32,17 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS, REAL_DATA = ROOT / "notebooks", ROOT.parent / "shared" / "datasets"
 DATA_LINE = re.compile(r'^DATA = "digits"', re.MULTILINE)
 #: How the cells begin, by their ids, that are not about ``DATA``.
-APART = ("hat", "ask-mouth", "damage", "read-faces", "faces-")
+APART = ("hat", "ask-mouth", "damage", "read-faces", "faces-", "another-process", "same-to-the-bit")
 
 #: What a page does, and less of it. Each stands in one of them.
 SMALLER = {
     "range(1, 2001)": "range(1, 101)",  # numbers, not images
+    "(10, 50, 200, 1000)": "(10, 50)",  # likewise
+    "20_000": "500",  # walkers
+    "(4, 1, 1, 1)": "(1, 1, 1, 1)",
+    "(20, 1, 1, 1)": "(1, 1, 1, 1)",
+    "range(10)": "range(3)",
+    "steps_per_epoch=10": "steps_per_epoch=3",
     "training=1500, held_out=297": "training=160, held_out=40",
     "min(100, len(model.schedule))": "min(3, len(model.schedule))",
     "100_000": "1000",

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import keras
 import numpy as np
 import pytest
 from keras import ops
 from scipy.integrate import quad
 from scipy.stats import kstest
+from tiny import SMALLEST_UNET, TINY
 
 from diffusion_walkthrough.backward_sampling import Denoiser, walk
+from diffusion_walkthrough.engine.drawing import CompiledNetwork
+from diffusion_walkthrough.engine.precision import dtype_policy
 from diffusion_walkthrough.exact_denoiser import MixtureDenoiser
 from diffusion_walkthrough.faster_sampling import SAMPLERS, ddim_step
 from diffusion_walkthrough.gaussian_mixture import GaussianMixture
 from diffusion_walkthrough.guidance import (
     GuidedDenoiser,
+    InpaintingQuestions,
     LabelledWorld,
     autoguided,
     denoiser,
     guided,
     inpaint,
+    inpainting_network,
     noised_again,
     only_between,
+    random_known,
     replacing,
     rescaled,
+    what_is_known,
     without_some,
 )
 from diffusion_walkthrough.noise_schedule import NoiseSchedule, make_betas
+from diffusion_walkthrough.training import DiffusionModel
+from diffusion_walkthrough.unet import build_unet
 
 SCHEDULE = NoiseSchedule(make_betas("cosine", 20))
 LABELS = (("digit", 3),)
@@ -376,3 +388,226 @@ def test_taken_again_the_unknown_half_agrees_with_the_known_one():
     assert often[:, 1].std() == pytest.approx(np.sqrt(1 - going_together**2), abs=0.12)
     with pytest.raises(ValueError, match="again must be a whole number of at least 1"):
         inpaint(exact, SCHEDULE, images, again=0, **how)
+
+
+# Inpainting by a network that is shown what is known --------------------------------------------
+
+TOLD_UNET = dataclasses.replace(SMALLEST_UNET, labels=LABELS)
+SMALL_IMAGES = np.random.default_rng(1).uniform(-1, 1, (12, 4, 4, 1)).astype("float32")
+LEFT_HALF = np.arange(4).reshape(1, 4, 1) < 2
+
+
+def trained_unet(parameters=SMALLEST_UNET):
+    """A network whose weights are all far from 0, as if it had been trained."""
+    keras.utils.set_random_seed(0)
+    network, random = build_unet(parameters), np.random.default_rng(0)
+    network.set_weights([0.5 * random.standard_normal(w.shape) for w in network.get_weights()])
+    return network
+
+
+def shown_to(parameters):
+    x_t = np.random.default_rng(2).standard_normal((3, 4, 4, 1)).astype("float32")
+    return x_t, T, *([TOLD] if parameters.labels else [])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "precision"),
+    [(SMALLEST_UNET, "float32"), (TOLD_UNET, "float32"), (SMALLEST_UNET, "mixed_bfloat16")],
+)
+def test_a_network_shown_what_is_known_begins_as_the_old_one(parameters, precision):
+    with dtype_policy(precision):
+        old = trained_unet(parameters)
+        kept, network = old.get_weights(), inpainting_network(old)
+    x_t, t, *labels = shown_to(parameters)
+    t = np.float32(t + 980)  # 999 is 1000 in bfloat16
+    known = what_is_known(SMALL_IMAGES[:3], LEFT_HALF)
+    answer, before = numpy(network([x_t, t, known, *labels])), numpy(old([x_t, t, *labels]))
+    np.testing.assert_array_equal(answer, before)
+    assert np.abs(answer).max() > 0.1
+    at_once = [CompiledNetwork(one).at_once for one in (network, old)]
+    assert 0.8 * at_once[1] < at_once[0] <= at_once[1]
+    for weight in network.weights:
+        weight.assign(weight + 0.1)
+    assert np.abs(numpy(network([x_t, t, known, *labels])) - answer).max() > 0.01
+    np.testing.assert_array_equal(numpy(old([x_t, t, *labels])), before)
+    for weight, value in zip(old.get_weights(), kept, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_it_looks_at_pixels_and_at_where_they_are_known():
+    network = inpainting_network(trained_unet())
+    new = network.get_layer("first-known")
+    assert new.kernel.shape[2:] == (2, 4)
+    new.kernel.assign(new.kernel + 0.5)
+    x_t, t = shown_to(SMALLEST_UNET)
+    images, grey = SMALL_IMAGES[:3], 0 * SMALL_IMAGES[:3]
+    answers = [
+        numpy(network([x_t, t, what_is_known(*seen)]))
+        for seen in ((images, LEFT_HALF), (grey, LEFT_HALF), (grey, ~LEFT_HALF), (images, False))
+    ]
+    for i, answer in enumerate(answers):
+        for other in answers[:i]:
+            assert np.abs(answer - other).max() > 1e-3
+
+
+def test_what_is_known_says_nothing_of_unknown_pixels():
+    known = np.random.default_rng(0).random((12, 4, 4, 1)) < 0.5
+    found = what_is_known(SMALL_IMAGES, known)
+    other = np.where(known, SMALL_IMAGES, -0.9)
+    np.testing.assert_array_equal(found, what_is_known(other, known))
+    assert (found.dtype, found.shape) == (np.float32, (12, 4, 4, 2))
+    place = known[..., 0]
+    np.testing.assert_array_equal(found[place][:, 0], SMALL_IMAGES[place][:, 0])
+    assert set(found[place][:, 1]) == {1.0}
+    assert not found[~place].any()
+    with pytest.raises(ValueError, match="could not be broadcast"):
+        what_is_known(SMALL_IMAGES, known[:5])
+
+
+def test_random_parts_are_rectangles_one_for_each_image():
+    n, side = 20_000, 4
+    unknown = ~random_known(np.random.default_rng(0), (n, side, side, 3))
+    assert unknown.shape == (n, side, side, 1)
+    rows, columns = unknown.any((2, 3)), unknown.any((1, 3))
+    np.testing.assert_array_equal(unknown[..., 0], rows[:, :, None] & columns[:, None])
+    for ends in (rows, columns):  # in one piece: they begin at most once
+        assert np.sum(np.diff(ends.astype(int), axis=1, prepend=0) == 1, axis=1).max() == 1
+    assert unknown.any((1, 2, 3)).all()
+    # Both ends are put at the edge, or one is and the other is drawn there, or both are drawn so.
+    whole = 1 / 4 + 1 / 2 * (1 - (3 / 4) ** 2) + 1 / 4 * (2 / 4**2)
+    assert rows.all(axis=1).mean() == pytest.approx(whole, abs=0.02)
+    assert unknown.all((1, 2, 3)).mean() == pytest.approx(whole**2, abs=0.02)
+    lower_half = ~rows[:, :2].any(axis=1) & rows[:, 2:].all(axis=1) & columns.all(axis=1)
+    assert lower_half.mean() > 0.01
+
+
+def asked_with_a_known_part(**options):
+    told = dataclasses.replace(TINY, unet=TOLD_UNET)
+    model = DiffusionModel(told, seed=3)
+    labels, weights = np.arange(12, dtype="int32") % 3, np.linspace(0.5, 1.5, 12)
+    asked = model.questions(SMALL_IMAGES, labels, weights, batch_size=6, **options)
+    return InpaintingQuestions(asked), asked, model.schedule
+
+
+def test_questions_are_the_old_ones_with_a_part_known():
+    both, asked, schedule = asked_with_a_known_part(label_dropping=0.5)
+    assert len(both) == len(asked) == 2
+    for number in range(2):
+        (x_t, t, known, labels), made_of, weights = both.batch(0, number)
+        old_shown, _, old_weights = asked.batch(0, number)
+        for new, old in zip((x_t, t, labels, weights), (*old_shown, old_weights), strict=True):
+            np.testing.assert_array_equal(new, old)
+        a, b = schedule.rates(t, 4)
+        np.testing.assert_allclose(x_t, a * made_of["x_start"] + b * made_of["noise"], atol=1e-6)
+        place = known[..., -1] == 1
+        np.testing.assert_array_equal(known[..., 0], np.where(place, made_of["x_start"][..., 0], 0))
+        assert len({part.tobytes() for part in place}) > 3
+    masks = [both.batch(epoch, 0)[0][2][..., -1] for epoch in (0, 0, 1)]
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert not np.array_equal(masks[0], masks[2])
+    again, _, _ = asked_with_a_known_part(label_dropping=0.5)
+    np.testing.assert_array_equal(again.batch(0, 0)[0][2][..., -1], masks[0])
+
+
+def test_questions_take_any_masks_and_are_alike_in_a_measurement():
+    _, asked, _ = asked_with_a_known_part(always_alike=True)
+    seen = []
+
+    def left(random, shape):
+        seen.append(shape)
+        return LEFT_HALF
+
+    both = InpaintingQuestions(asked, left)
+    known = both[0][0][2]
+    both.on_epoch_end()
+    np.testing.assert_array_equal(both[0][0][2], known)
+    assert (both.epoch, seen[0]) == (0, (6, 4, 4, 1))
+    np.testing.assert_array_equal(known[..., -1], np.tile(LEFT_HALF[..., 0], (6, 4, 1)))
+
+
+def test_guidance_says_what_is_known_both_times():
+    class Beside(Network):
+        def __call__(self, shown, training=False):
+            x_t, t, known, labels = shown
+            return super().__call__([x_t + 100 * known[..., :1], t, labels])
+
+    scale, known = np.full(3, 3.0, "float32"), np.random.default_rng(4).random((3, 2, 2, 2), "f4")
+    asked = dataclasses.replace(asked_of(Beside()), beside=1)
+    found = numpy(asked.ask(X_T, T, known, TOLD, scale))
+    told, untold = (
+        numpy(asked_of(Network()).ask(X_T + 100 * known[..., :1], T, labels))
+        for labels in (TOLD, np.full(3, -1))
+    )
+    np.testing.assert_allclose(found, untold + 3 * (told - untold), atol=1e-4)
+    np.testing.assert_allclose(numpy(asked.ask(X_T, T, known, TOLD)), told, atol=1e-5)
+    np.testing.assert_allclose(numpy(asked.ask(X_T, T, known)), untold, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_every_sampler_walks_with_what_is_known(name):
+    known = what_is_known(X_T.clip(-1, 1), X_T > 0)
+
+    def network(shown, training=False):
+        return 0.2 * shown[0] + shown[2][..., :1] - 0.5 * shown[2][..., 1:]
+
+    def closed(shown, training=False):
+        return network([*shown, ops.convert_to_tensor(known)])
+
+    drawn = [
+        numpy(walk(SAMPLERS[name], asked, SCHEDULE, X_T.shape, seed=0, steps=3, told=told))
+        for asked, told in (
+            (Denoiser(network, SCHEDULE), [known]),
+            (Denoiser(closed, SCHEDULE), []),
+            (Denoiser(network, SCHEDULE), [0 * known]),
+        )
+    ]
+    np.testing.assert_allclose(drawn[0], drawn[1], atol=1e-5)
+    assert np.abs(drawn[0] - drawn[2]).max() > 0.01
+
+
+def test_a_model_draws_with_what_is_known_labels_and_a_scale():
+    """All at once in compiled steps: as by its network, asked step by step."""
+    network = inpainting_network(trained_unet(TOLD_UNET))
+    network.get_layer("first-known").kernel.assign(np.full((3, 3, 2, 4), 0.5, "float32"))
+    model = DiffusionModel(dataclasses.replace(TINY, unet=TOLD_UNET), seed=0, network=network)
+    known = what_is_known(SMALL_IMAGES[:2], LEFT_HALF)
+    how = {"steps": 4, "seed": 1}
+    drawn = model.sample(2, step="ddim", told=[known], labels=[2, 0], guidance_scale=3.0, **how)
+
+    def denoise(x_t, t):
+        told, untold = (
+            numpy(network([numpy(x_t), numpy(t), known, np.array(labels, "int32")]))
+            for labels in ([2, 0], [-1, -1])
+        )
+        answer = untold + 3.0 * (told - untold)
+        return Denoiser(lambda *_, **__: answer, model.schedule)(x_t, t)
+
+    expected = walk(ddim_step, denoise, model.schedule, (2, 4, 4, 1), **how)
+    np.testing.assert_allclose(drawn, numpy(expected), atol=1e-3)
+    other = what_is_known(-SMALL_IMAGES[:2], LEFT_HALF)
+    elsewhere = model.sample(2, step="ddim", told=[other], labels=[2, 0], **how)
+    assert np.abs(elsewhere - drawn).max() > 0.01
+
+
+def test_trained_on_it_fills_in_what_the_known_half_decides():
+    """Images are all light or all dark: half of one says what the other half is."""
+    light = np.arange(64) % 2 == 0
+    images = np.where(light, 0.6, -0.6).astype("float32").reshape(-1, 1, 1, 1) * np.ones((4, 4, 1))
+    training = dataclasses.replace(TINY.training, learning_rate=1e-2, decay_steps=150)
+    parameters = dataclasses.replace(
+        TINY, unet=SMALLEST_UNET, training=training, prediction="x_start"
+    )
+    keras.utils.set_random_seed(0)
+    network = inpainting_network(build_unet(SMALLEST_UNET))
+    model = DiffusionModel(parameters, seed=0, network=network)
+    model.compile()
+    asked = InpaintingQuestions(
+        model.questions(np.float32(images), batch_size=32, steps_per_epoch=50)
+    )
+    model.fit(asked, verbose=0)
+    half, nothing = (
+        model.sample(64, seed=0, step="ddim", steps=5, told=[what_is_known(images, known)])
+        for known in (LEFT_HALF, False)
+    )
+    assert np.mean((half[:, :, 2:].mean((1, 2, 3)) > 0) == light) > 0.95
+    assert 0.2 < np.mean(nothing.mean((1, 2, 3)) > 0) < 0.8

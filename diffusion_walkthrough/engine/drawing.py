@@ -180,7 +180,7 @@ class CompiledNetwork:
     @functools.cached_property
     def at_once(self) -> int:
         """About how many images it can be asked about at once, in memory of a bounded size."""
-        results = [keras.tree.flatten(made.output) for made in self.network.operations]
+        results = [keras.tree.flatten(made.output) for made in _operations(self.network)]
         numbers = sum(math.prod(n or 1 for n in x.shape[1:]) for x in itertools.chain(*results))
         return max(BYTES_AT_ONCE[has_accelerator()] // (4 * numbers), 1)
 
@@ -257,6 +257,12 @@ class CompiledNetwork:
 
         kinds = [((2, *shape), "float32"), ((STRIDE + 2,), kind), ((), "int32")]
         return compiled(walk, self.network, [*kinds, ((STRIDE, *shape), "float32"), *told])
+
+
+def _operations(network: keras.Model) -> Iterator[Any]:
+    """All that a network computes, also in a network that is a part of it."""
+    for made in network.operations:
+        yield from _operations(made) if isinstance(made, keras.Model) else (made,)
 
 
 def compiled(

@@ -112,6 +112,11 @@ class TrainedOnQuestions(keras.Model):
         """Whether the network is told labels."""
         return len(self.network.inputs) > 2
 
+    @property
+    def beside(self) -> int:
+        """How much the network is shown beside x_t, t and labels: 1 if what is known of images."""
+        return len(self.network.inputs) - 2 - bool(self.diffusion_parameters.unet.labels)
+
     def told(
         self,
         n: int,
@@ -153,7 +158,8 @@ class TrainedOnQuestions(keras.Model):
             told.append(np.full(n, scale, "float32"))
             if guidance_interval is not None:
                 told.append(np.tile(_checked_interval(guidance_interval), (n, 1)))
-        return {**options, "told": told, "questions": min(len(told), 2)}
+        questions, told = min(len(told), 2), [*options.get("told", ()), *told]
+        return {**options, "told": told, "questions": questions}
 
     @property
     def label_dropping(self) -> float:

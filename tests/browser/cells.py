@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import dis
 import re
 import symtable
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from itertools import pairwise
+from types import CodeType
 
 from IPython.core.inputtransformer2 import TransformerManager
 
 from notebook_rules import is_widget
 
 
-def names_bound(table: symtable.SymbolTable) -> set[str]:
+def names_bound(source: str) -> set[str]:
     """Names that the code gives a value: by assignment, import, def or class."""
-    symbols = table.get_symbols()
+    symbols = symtable.symtable(source, "cell", "exec").get_symbols()
     return {s.get_name() for s in symbols if s.is_assigned() or s.is_imported() or s.is_namespace()}
 
 
-def names_read(table: symtable.SymbolTable) -> Iterator[str]:
-    """Names that the code, or a function in it, takes from elsewhere."""
-    for symbol in table.get_symbols():
-        if symbol.is_referenced() and (table.get_type() == "module" or symbol.is_global()):
-            yield symbol.get_name()
-    for inner in table.get_children():
-        yield from names_read(inner)
+def names_read(code: CodeType) -> set[str]:
+    """Names that the code, or a function in it, takes from elsewhere.
+
+    One that it has given a value before, as a loop does, it takes from itself.
+    """
+    read, bound = set(), set()
+    for step in dis.get_instructions(code):
+        if step.opname in ("STORE_NAME", "STORE_GLOBAL"):
+            bound.add(step.argval)
+        elif step.opname in ("LOAD_NAME", "LOAD_GLOBAL"):
+            read |= {step.argval} - bound
+        elif isinstance(step.argval, CodeType):
+            read |= names_read(step.argval) - bound
+    return read
 
 
 def shows_a_widget(cell) -> bool:
@@ -41,10 +50,10 @@ def cells_needed(cells: list, targets: Collection[int]) -> list[int]:
     needed, wanted = [], set()
     for i in reversed(code):
         source = TransformerManager().transform_cell(cells[i]["source"])
-        table = symtable.symtable(source, "cell", "exec")
-        if i == code[0] or i in targets or names_bound(table) & wanted:
+        bound = names_bound(source)
+        if i == code[0] or i in targets or bound & wanted:
             needed.append(i)
-            wanted = wanted - names_bound(table) | set(names_read(table))
+            wanted = wanted - bound | names_read(compile(source, "cell", "exec"))
     return needed[::-1]
 
 

@@ -5,21 +5,23 @@ from statistics import median
 import numpy as np
 import pytest
 
-DELAYS = pytest.StashKey[list]()
-
-
-def pytest_configure(config):
-    config.stash[DELAYS] = []
+DELAYS = "delays"
 
 
 @pytest.fixture
-def delays(request):
-    """Rows of notebook, control, and milliseconds from key press to picture."""
-    return request.config.stash[DELAYS]
+def note_delays(request):
+    """Takes notebook, control, and milliseconds from key press to picture.
+
+    They go with the test's report, which a worker hands to the process that prints.
+    """
+    return lambda *row: request.node.user_properties.append((DELAYS, row))
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    if rows := config.stash[DELAYS]:
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for some in terminalreporter.stats.values() for report in some]
+    tests = {(r.nodeid, r.when): r for r in reports if getattr(r, "when", None) == "call"}
+    rows = [row for report in tests.values() for name, row in report.user_properties]
+    if rows:
         terminalreporter.section("from key press to picture, in milliseconds")
         line = "{:30} {:24} {:>7} {:>7} {:>7}".format
         terminalreporter.line(line("notebook", "control", "presses", "median", "p90"))

@@ -15,6 +15,8 @@ from diffusion_walkthrough.published_mistakes import MISTAKES
 ALL = (FIRST, *PATIENTS)
 HARD = [patient for patient in PATIENTS if patient.level == "hard"]
 EACH = pytest.mark.parametrize("patient", ALL, ids=lambda patient: patient.name)
+#: Their programs, whose modules are loaded once for all tests.
+PROGRAMS = {patient.name: Program(patient.mistake) for patient in ALL}
 #: How much of a picture has to change, on average over its grey levels, to be seen at once.
 SEEN_AT_ONCE = 4
 
@@ -47,7 +49,7 @@ def test_no_instrument_rings_for_the_package_as_it_is(name):
 @EACH
 def test_an_instrument_sees_it_that_does_not_ring_without_the_mistake(patient):
     for name, knobs in patient.seen_by:
-        reading = instruments.INSTRUMENTS[name](Program(patient.mistake), **knobs)
+        reading = instruments.INSTRUMENTS[name](PROGRAMS[patient.name], **knobs)
         assert reading.rings
         assert not knobs or not instruments.INSTRUMENTS[name](Program(), **knobs).rings
         assert bool(knobs) == (patient.level == "hard")
@@ -55,7 +57,7 @@ def test_an_instrument_sees_it_that_does_not_ring_without_the_mistake(patient):
 
 @pytest.mark.parametrize("patient", HARD, ids=lambda patient: patient.name)
 def test_for_a_hard_one_no_instrument_rings_as_it_is(patient):
-    program = Program(patient.mistake)
+    program = PROGRAMS[patient.name]
     for name, instrument in instruments.INSTRUMENTS.items():
         if any(map(program.is_sick, modules_read(name))):
             assert not instrument(program).rings, name
@@ -64,7 +66,7 @@ def test_for_a_hard_one_no_instrument_rings_as_it_is(patient):
 @EACH
 def test_the_symptom_is_there_with_the_mistake_and_not_without(patient):
     draw = getattr(figures, patient.symptom)
-    sick = plots.figure_to_array(draw({"": Program(patient.mistake)})).astype(float)
+    sick = plots.figure_to_array(draw({"": PROGRAMS[patient.name]})).astype(float)
     well = picture(patient.symptom)
     changed = np.inf if sick.shape != well.shape else np.abs(sick - well).mean()
     if patient.level == "easy":

@@ -195,6 +195,26 @@ def spacing(bend, back):
     return lambda first, last, n: back(np.linspace(bend(first), bend(last), n))
 
 
+# --- 10
+
+
+def per_image(labels, rng, share):
+    return rng.random(len(labels))[:, None] < share
+
+
+def leaving_out(chosen, unsaid=-1):
+    return lambda labels, rng, share: np.where(chosen(labels, rng, share), unsaid, labels)
+
+
+def in_place(labels, rng, share):
+    labels[rng.random(len(labels)) < share] = -1
+    return labels
+
+
+def replacing(part):
+    return lambda x, i, known, t, s, z: np.where(known, part(i, t, s, z), x)
+
+
 SPREAD = root(0.5)
 FLAT = [[0, 0, 0]]
 TRIES = {
@@ -461,6 +481,58 @@ TRIES = {
         lambda first, last, n: np.exp(-np.linspace(first, last, n)),
         lambda first, last, n: np.linspace(last, first, n),
         lambda first, last, n: np.geomspace(first, last), lambda first, last, n: first / last / n,
+    ],
+    "guidance.guided": [
+        lambda told, un, s: told + s * (told - un), lambda told, un, s: (1 + s) * told - s * un,
+        lambda told, un, s: told + s * (un - told), lambda told, un, s: s * un + (1 - s) * told,
+        lambda told, un, s: un + s * (un - told), lambda told, un, s: s * (told - un),
+        lambda told, un, s: told - un, lambda told, un, s: s * told, lambda told, un, s: un,
+        lambda told, un, s: un + s * told, lambda told, un, s: s * told - un,
+        lambda told, un, s: un + (s - 1) * (told - un), lambda told, un, s: told + s * told,
+        lambda told, un, s: (s * told + un) / (s + 1), lambda told, un, s: un + s**2 * (told - un),
+        lambda told, un, s: np.clip(un + s * (told - un), -1, 1), lambda told, un: told,
+        lambda told, un, s: told,
+    ],
+    "guidance.paper_scale": [3, 2, 5, 0, 1, -3, -2, 6, 9, 0.33, 0.75, 8, 3.5, 7],
+    "guidance.drop": [
+        leaving_out(lambda labels, rng, share: rng.random(labels.shape) < share),
+        leaving_out(lambda labels, rng, share: np.full(len(labels), rng.random() < share)[:, None]),
+        leaving_out(lambda labels, rng, share: rng.random(3) < share), leaving_out(per_image, 0),
+        leaving_out(lambda labels, rng, share: rng.random((40, 1)) < 1 - share),
+        leaving_out(lambda labels, rng, share: (rng.random(labels.shape) < share).any(1)[:, None]),
+        leaving_out(lambda labels, rng, share: (np.arange(len(labels)) < 16)[:, None]),
+        leaving_out(lambda labels, rng, share: rng.permutation(len(labels))[:, None] < 16),
+        leaving_out(per_image, np.nan), leaving_out(per_image, None), leaving_out(per_image, 4),
+        leaving_out(lambda *_: False), leaving_out(lambda *_: True), in_place,
+        lambda labels, rng, share: labels[rng.random(len(labels)) >= share],
+        lambda labels, rng, share: rng.random(len(labels)) < share,
+        lambda labels, rng, share: np.where(rng.random(len(labels)) < share, -1, labels),
+        lambda labels, rng, share: np.where(share, -1, label),  # noqa: F821
+        lambda labels, rng, share: labels * (1 - share), lambda labels, rng, share: -labels,
+        leaving_out(lambda *_: np.random.random((40, 1)) < 0.4),  # noqa: NPY002
+    ],
+    "guidance.dropped_apart": [
+        0.1, 0.5, 0.59, 0.41, 0.59049, 0.40951, 0.328, 0.33, 0.02, 1e-4, 1e-6, 5e-5, 0, 0.001,
+        0.00032, 0.9, 5,
+    ],
+    "guidance.evaluations": [50, 100, 25, 150, 125, 1.5, 37.5, 200, 51, 49, 2, 76, 74, 80],
+    "guidance.replace": [
+        replacing(lambda i, t, s, z: i), replacing(lambda i, t, s, z: i + z),
+        replacing(lambda i, t, s, z: root(t) * i + root(1 - t) * z),
+        lambda x, i, known, t, s, z: np.where(known, x, root(s) * i + root(1 - s) * z),
+        lambda x, i, known, t, s, z: np.where(known, x, i),
+        lambda x, i, known, t, s, z: root(s) * i + root(1 - s) * z, lambda x, *_: x,
+        replacing(lambda i, t, s, z: root(s) * i), replacing(lambda i, t, s, z: 0 * i),
+        replacing(lambda i, t, s, z: i + root(1 - s) * z),
+        replacing(lambda i, t, s, z: s * i + (1 - s) * z),
+        replacing(lambda i, t, s, z: root(s) * i + (1 - s) * z),
+        replacing(lambda i, t, s, z: root(1 - s) * i + root(s) * z),
+        replacing(lambda i, t, s, z: root(s) * i - root(1 - s) * z),
+        replacing(lambda i, t, s, z: root(s) * i + root(1 - t) * z),
+        lambda x, i, known, t, s, z: known * (root(s) * i + root(1 - s) * z),
+        lambda x, i, known, t, s, z: x + known * (root(s) * i + root(1 - s) * z),
+        lambda x, i, known, t, s, z: root(s) * i[known] + root(1 - s) * z[known],
+        lambda x, i, known, t, s, z: -known * x,
     ],
     "flow_matching.euler_step": [
         lambda x, v, s, n: x + (s - n) * v, lambda x, v, s, n: x - s * v,

@@ -19,7 +19,10 @@ def test_the_models_that_ship_are_those_of_checkpoints():
     assert places.PRETRAINED == checkpoints.PRETRAINED
     for name in checkpoints.pretrained_names():
         assert places.model_place(name) == checkpoints.PRETRAINED / name
-    with pytest.raises(FileNotFoundError, match="ships \\(digits, faces, mnist\\)"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="ships \\(digits, digits-conditional, faces, faces-conditional, mnist\\)",
+    ):
         places.model_place("features")
 
 

@@ -312,14 +312,16 @@ def test_a_run_whose_learning_rate_has_fallen_to_zero_cannot_go_on(tmp_path):
 
 # Killed ----------------------------------------------------------------------------------------
 
+# Each run is a process of its own, forked from one that has imported all and never computes. Last
+# line: how they ended.
 SCRIPT = """
-import os, signal, sys
+import json, os, signal, sys
 sys.path[:0] = [{tests!r}, {tests!r} + "/engine"]
 import keras, numpy as np
 from test_resuming import IMAGES, new_model, state
 from diffusion_walkthrough.engine.resuming import ResumeTraining
 
-folder, mode, number, result = *sys.argv[1:3], int(sys.argv[3]), sys.argv[4]
+folder, result, moments = *sys.argv[1:3], json.loads(sys.argv[3])
 
 def after(function, calls):
     count = iter(range(1, 10**9))
@@ -330,56 +332,62 @@ def after(function, calls):
         return result
     return wrapped
 
-class Tell(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        print("step", flush=True)
+def run(mode, number, step_taken):
+    if mode == "within the file":
+        np.lib.format.write_array = after(np.lib.format.write_array, number)
+    elif mode == "before the name":
+        os.fsync = after(os.fsync, number)
+    elif mode == "after the name":
+        os.replace = after(os.replace, number)
+    model = new_model()
+    told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: step_taken())
+    callbacks = [ResumeTraining(folder), told]
+    history = model.fit(IMAGES, epochs=3, verbose=0, callbacks=callbacks).history
+    np.savez(result, *state(model), **{{"loss": history["loss"]}})
+    os._exit(0)
 
-if mode == "within the file":
-    np.lib.format.write_array = after(np.lib.format.write_array, number)
-elif mode == "before the name":
-    os.fsync = after(os.fsync, number)
-elif mode == "after the name":
-    os.replace = after(os.replace, number)
-model = new_model()
-callbacks = [ResumeTraining(folder), Tell()]
-history = model.fit(IMAGES, epochs=3, verbose=0, callbacks=callbacks).history
-np.savez(result, *state(model), **{{"loss": history["loss"]}})
+def ended(mode, number):
+    ours, its = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            run(mode, number, lambda: os.write(its, b"s"))
+        finally:
+            os._exit(1)
+    os.close(its)
+    steps = 0
+    while os.read(ours, 1):
+        steps += 1
+        if (mode, steps) == ("from outside", number):
+            os.kill(process, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+print(json.dumps([ended(*moment) for moment in moments]))
 """
 
 
-def run_and_kill(folder: Path, mode: str, number: int, result: Path) -> int:
-    """Run the script in a process of its own; in the mode "from outside", kill it here."""
-    script = SCRIPT.format(tests=str(TESTS))
-    command = [sys.executable, "-c", script, str(folder), mode, str(number), str(result)]
-    process = subprocess.Popen(
-        command, cwd=TESTS.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    for count, _ in enumerate(process.stdout, 1):
-        if mode == "from outside" and count == number:
-            process.kill()
-    return process.wait()
-
-
 def assert_killed_and_gone_on(folder: Path, moments: list, undisturbed: Run) -> None:
-    result = folder / "result.npz"
-    for mode, number in moments:
-        assert run_and_kill(folder / "run", mode, number, result) == -signal.SIGKILL, mode
-    assert run_and_kill(folder / "run", "not at all", 0, result) == 0
+    result, whole = folder / "result.npz", [*moments, ("not at all", 0)]
+    words = [str(folder / "run"), str(result), json.dumps(whole)]
+    command = [sys.executable, "-c", SCRIPT.format(tests=str(TESTS)), *words]
+    done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    codes = json.loads(done.stdout.splitlines()[-1])
+    assert codes == [-signal.SIGKILL] * len(moments) + [0], f"{moments}: {done.stderr[-2000:]}"
     with np.load(result) as file:
         assert file["loss"].tolist() == undisturbed.history["loss"], moments
         for i, expected in enumerate(undisturbed.state):
             np.testing.assert_array_equal(file[f"arr_{i}"], expected, err_msg=str(moments))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is not known there")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_any_step_a_run_goes_on(undisturbed, tmp_path):
     moment = int(np.random.default_rng().integers(1, 15))
     assert_killed_and_gone_on(tmp_path, [("from outside", moment)], undisturbed)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is not known there")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_while_it_saves_a_run_goes_on(undisturbed, tmp_path):
     """SIGKILL within a file, before and after it gets its name; then to the end."""
     rng = np.random.default_rng()
