@@ -22,9 +22,8 @@ if os.environ.get("MUTANT"):
 # What takes longest starts first, or one of two workers would end with it alone. A file that is not
 # named here takes less than 15 s.
 SLOWEST_FIRST = (
-    "08b_the_machine.ipynb", "05_training.ipynb", "06_backward_sampling.ipynb",
+    "10_guidance.ipynb", "08b_the_machine.ipynb", "05_training.ipynb", "06_backward_sampling.ipynb",
     "07_evaluation.ipynb", "09_faster_sampling.ipynb", "11_flow_matching.ipynb",
-    "10_guidance.ipynb",
     "00_start_here.ipynb",
     "test_data_sets.py", "08_scaling_up.ipynb", "12_bug_hunt.ipynb", "test_patients.py",
     "04b_the_bound.ipynb", "test_checkpoints.py",

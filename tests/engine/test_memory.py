@@ -21,7 +21,7 @@ from diffusion_walkthrough.noise_schedule import NoiseSchedule
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # in MB
 
-model, images, short = load_model("digits"), np.zeros((5_000, 8, 8, 1)), NoiseSchedule([0.5, 0.9])
+model, images, short = load_model("digits"), np.zeros((8_000, 8, 8, 1)), NoiseSchedule([0.5, 0.9])
 model.compile()
 works = {
     "sample": lambda n: model.sample(n, seed=0, steps=2),
@@ -43,7 +43,7 @@ print(json.dumps(found))
     keras.backend.backend() != "tensorflow", reason="draws the noise of all at once"
 )
 def test_memory_is_bounded_however_many_images_are_asked_for():
-    """At once, 5,000 digits take about half a gigabyte."""
+    """Drawn at once, 8,000 digits would take half a gigabyte."""
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
