@@ -86,7 +86,8 @@ def share_of_noise(schedule: NoiseSchedule, t: Any) -> FloatArray:
 
     Raises ValueError for a t that the schedule has not.
     """
-    a, b = (np.float64(np.ravel(ops.convert_to_numpy(x))) for x in schedule.rates(np.array(t), 1))
+    rates = (ops.convert_to_numpy(rate) for rate in schedule.rates(np.array(t), 1))
+    a, b = (np.asarray(rate, np.float64).ravel() for rate in rates)
     return np.asarray(b / (a + b))
 
 
