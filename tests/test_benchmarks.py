@@ -4,6 +4,7 @@ import ast
 import importlib
 import itertools
 import json
+import re
 import sys
 import types
 from pathlib import Path
@@ -207,6 +208,23 @@ def test_the_walks_in_fewer_steps_are_those_of_the_pages(monkeypatch):
         sys.modules.pop(name)
 
 
+def test_the_targets_of_flow_matching_are_those_of_the_pages(monkeypatch):
+    """All of them on the benchmarks' page, those of two walks and the reflow in chapter 11 too."""
+    monkeypatch.syspath_prepend(FOLDER)
+    script = importlib.import_module("flow_matching")
+    results = json.loads((FOLDER / "flow_matching.json").read_text("utf-8"))
+    rows = {row for row in script.tables(results).splitlines() if "(" in row}
+    assert len(rows) > 15
+    assert rows <= set(README.splitlines())
+    page = (FOLDER.parent / "notebooks" / "11_flow_matching.ipynb").read_text("utf-8")
+    lines = "".join("\n" + "".join(c["source"]) for c in json.loads(page)["cells"]).splitlines()
+    shown = [row for row in lines if re.search(r"\(\d\.\d\d-\d\.\d\d\) \|$", row)]
+    assert len(shown) == 8 + 8
+    assert set(shown) <= rows
+    for name in ("flow_matching", "few_steps", "machine", "results"):
+        sys.modules.pop(name)
+
+
 def test_the_targets_of_flow_matching_are_trained_alike_and_tabled(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     script = importlib.import_module("flow_matching")
@@ -218,8 +236,8 @@ def test_the_targets_of_flow_matching_are_trained_alike_and_tabled(monkeypatch):
     equal = {"kind": "equal", "data": "digits", "target": "flow", "walk": "DDIM", "evaluations": 10}
     after = {"kind": "reflow", "data": "faces", "model": "after", "evaluations": 1, "bend": 0.1}
     runs = [{**equal, "marks": [mark, 0.9, 0.8]} for mark in (0.2, 0.4)]
-    rows = script.tables([*runs, {**after, "marks": [0.5]}]).splitlines()
+    rows = script.tables([*runs, {**after, "marks": [0.5, 0.3]}]).splitlines()
     assert "| flow | DDIM | 10 | 0.30 (0.20-0.40) | 0.90 (0.90-0.90) | 0.80 (0.80-0.80) |" in rows
-    assert "| after | 0.10 (0.10-0.10) | 1 | 0.50 (0.50-0.50) |" in rows
+    assert "| after | 0.10 (0.10-0.10) | 1 | 0.50 (0.50-0.50) | 0.30 (0.30-0.30) |" in rows
     for name in ("flow_matching", "few_steps", "machine", "results"):
         sys.modules.pop(name)
