@@ -159,11 +159,11 @@ def reflow(seed: int, steps: int, pairs: int) -> list[dict[str, Any]]:
     teacher = load_model("faces")
     z = np.random.default_rng(1000 + seed).standard_normal(teacher.shape_of(pairs), "float32")
     made = flow.Pairs(teacher.sample(pairs, x_T=z, step="ddim", steps=PAIR_STEPS), z)
-    preset = DiffusionParameters.faces()
-    asked = flow.PairQuestions(made, teacher.schedule, preset.training.batch_size, seed)
+    base = preset("faces")
+    asked = flow.PairQuestions(made, teacher.schedule, base.training.batch_size, seed)
     steps = len(asked) * max(1, round(steps / len(asked)))  # whole epochs
-    training = dataclasses.replace(preset.training, learning_rate=RATE, decay_steps=steps)
-    again = dataclasses.replace(preset, training=training)
+    training = dataclasses.replace(base.training, learning_rate=RATE, decay_steps=steps)
+    again = dataclasses.replace(base, training=training)
     student, _ = fitted(again, asked, seed, teacher.network.get_weights())
     names = (("before", teacher), ("after", student))
     found = itertools.chain(*(few_evaluations(name, model, seed) for name, model in names))
@@ -213,7 +213,10 @@ def chosen_by(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4000, help="of training, for the reflow")
     parser.add_argument("--pairs", type=int, default=8000)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    return parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
+    if chosen.reflow and chosen.data:
+        parser.error("--reflow is about faces alone: leave --data out")
+    return chosen
 
 
 def main() -> None:
@@ -223,8 +226,8 @@ def main() -> None:
     for data in ["faces"] if chosen.reflow else chosen.data or list(DRAWN):
         known = {(r["data"], r.get("target"), r["seed"]) for r in results if r["kind"] == kind}
         targets = [None] if chosen.reflow else chosen.targets
-        todo = [(seed, t) for seed in chosen.seeds for t in targets]
-        todo = [(seed, t) for seed, t in todo if (data, t, seed) not in known]
+        asked = itertools.product(chosen.seeds, targets)
+        todo = [(seed, t) for seed, t in asked if (data, t, seed) not in known]
         steps = 0
         if todo and not chosen.reflow:
             steps = steps_in(data, load_images(data)[0], chosen.seconds)

@@ -221,6 +221,8 @@ def test_the_targets_of_flow_matching_are_those_of_the_pages(monkeypatch):
     shown = [row for row in lines if re.search(r"\(\d\.\d\d-\d\.\d\d\) \|$", row)]
     assert len(shown) == 8 + 8
     assert set(shown) <= rows
+    with pytest.raises(SystemExit):
+        script.chosen_by(["--reflow", "--data", "digits"])
     for name in ("flow_matching", "few_steps", "machine", "results"):
         sys.modules.pop(name)
 
