@@ -96,12 +96,12 @@ def heun_step(
     """Heun: to s as DDIM does, then with the mean of both ends' slopes (Karras et al., Alg. 1).
 
     Order 2. Asks twice, but once in the step to the clean image, where no slope is left, and in one
-    from where nothing is left of the image (a = 0, σ infinite), which stay DDIM's.
+    from where float32 sees nothing of the image (a of 0 or nearly, σ infinite): they stay DDIM's.
     """
     x_start = guess_x_start(denoise, x_t, t)
     x_s = _moved(schedule, x_start, x_t, t, s, z)
     (a_t, b_t), (a_s, b_s) = _rates(schedule, x_s, t, s)
-    has_two_ends = ops.logical_and(a_t > 0, b_s > 0)
+    has_two_ends = ops.logical_and(a_t >= SMALLEST, b_s > 0)
 
     def corrected() -> Any:
         there = ops.maximum(s, 0)

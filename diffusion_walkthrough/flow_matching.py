@@ -328,7 +328,8 @@ def learn(pairs: Pairs, passes: int = 2, batch_size: int = 512, seed: int = 0) -
     x_s, right = between(*pairs, s), path_velocity(*pairs)
     network = point_network(seed=seed)
     rate = keras.optimizers.schedules.CosineDecay(1e-2, -(-len(s) // batch_size))
-    network.compile(keras.optimizers.Adam(rate), "mse", steps_per_execution=20)
+    at_once = 1 if keras.backend.backend() == "torch" else 20  # steps; PyTorch knows one
+    network.compile(keras.optimizers.Adam(rate), "mse", steps_per_execution=at_once)
     network.fit([x_s, s], right, batch_size=batch_size, shuffle=False, verbose=0)
     return lambda x, s: network.predict_on_batch([np.float32(x), np.float32(s)])
 

@@ -236,7 +236,7 @@ def test_outside_of_its_interval_a_network_is_told_and_not_guided():
 def test_rescaling_brings_the_spread_back(share):
     told, led = (np.random.default_rng(i).standard_normal((4, 5, 5, 2)) for i in (1, 2))
     led = 3 * led + 0.5
-    found = numpy(rescaled(led, told, share))
+    found = numpy(rescaled(*map(ops.convert_to_tensor, (led, told)), share))
     spreads = [x.std(axis=(1, 2, 3)) for x in (told, led, found)]
     np.testing.assert_allclose(spreads[2], share * spreads[0] + (1 - share) * spreads[1], rtol=1e-4)
     np.testing.assert_allclose(numpy(rescaled(led, told, 0.0)), led, rtol=1e-5)

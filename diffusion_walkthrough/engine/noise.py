@@ -21,6 +21,9 @@ from diffusion_walkthrough import checks
 #: For how many steps the noise of a walk is drawn at once.
 STRIDE = 25
 
+#: Keras keeps a generator's state in 32 bits there, one of which is the sign.
+LARGEST_SEED_OF_PYTORCH = 2**31 - 1
+
 #: How many images have noise of one seed, where there is one for each block of them.
 BLOCK = 256
 
@@ -32,7 +35,10 @@ def generator_of(seed: Any) -> SeedGenerator:
     """
     if isinstance(seed, SeedGenerator):
         return seed
-    return SeedGenerator(checks.seed("seed", seed))
+    seed = checks.seed("seed", seed)
+    if seed is not None and keras.backend.backend() == "torch":
+        checks.integer("seed", seed, 0, LARGEST_SEED_OF_PYTORCH)
+    return SeedGenerator(seed)
 
 
 @dataclasses.dataclass(frozen=True)

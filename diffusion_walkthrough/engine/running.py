@@ -215,12 +215,17 @@ class TrainedOnQuestions(keras.Model):
                 array it changes nothing but the memory it takes.
             **options: as for ``keras.Model.evaluate``; ``sample_weight`` weighs the images.
         """
+        self._check_compiled()
         doors.check_numbers(batch_size=batch_size, **options)
         if not isinstance(x, QuestionSet):
             weights, steps = options.pop("sample_weight", None), options.pop("steps", None)
             x, y = self._held_out(x, y, weights, batch_size, steps), None
         with _left_in_order(self, [x]):
             return super().evaluate(x, y, **options)
+
+    def _check_compiled(self) -> None:
+        if not self.compiled:
+            raise ValueError("the model is not compiled. Call model.compile() first.")
 
     def _held_out(
         self, x: Any, labels: Any, weights: Any, batch_size: int | None, steps: int | None = None
@@ -260,8 +265,7 @@ class TrainedOnQuestions(keras.Model):
 
         Raises ValueError as ``fit`` does, also if the run is over.
         """
-        if not self.compiled:
-            raise ValueError("the model is not compiled. Call model.compile() first.")
+        self._check_compiled()
         of_class = options.pop("class_weight", None)
         weights, x = doors.by_class(sample_weight, of_class, y), doors.as_images(x)
         y = y if of_class is None or self.takes_labels else None

@@ -8,6 +8,7 @@ of classes that are known here, and if its arrays are as large in the file as th
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ MEMBERS = {CONFIG, WEIGHTS, "metadata.json"}
 MAX_OBJECTS = 10_000  # groups and arrays; the largest network of the presets has some 4,000
 
 #: Where Keras keeps what a model's optimizer is made of; nothing in them runs code from a file.
-HARMLESS = {"keras.optimizers", "keras.optimizers.schedules"}
+#: PyTorch's optimizers are classes of their own.
+HARMLESS = re.compile(
+    r"keras\.optimizers(\.schedules)?|keras\.src\.backend\.torch\.optimizers\.torch_[a-z]+"
+)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -64,8 +68,10 @@ def _is_harmless(config: dict[str, Any]) -> bool:
     name = config["class_name"]
     if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
         return False
-    known = known_class(config)
-    return known.__name__ == name if known else config.get("module") in HARMLESS
+    if known := known_class(config):
+        return known.__name__ == name
+    module = config.get("module")
+    return isinstance(module, str) and HARMLESS.fullmatch(module) is not None
 
 
 def check_arrays(path: Path) -> int:

@@ -66,6 +66,15 @@ def test_a_seed_that_cannot_be_is_refused(seed):
         generator_of(seed)
 
 
+def test_the_largest_seeds_are_drawn_from_or_refused_in_words():
+    assert generator_of(2**31 - 1).state.shape == (2,)
+    if keras.backend.backend() == "torch":  # where Keras has no room for them
+        with pytest.raises(ValueError, match="whole number of at most 2147483647"):
+            generator_of(2**31)
+    else:
+        assert generator_of(2**32 - 1).state.shape == (2,)
+
+
 def test_numbers_of_numpy_and_generators_are_seeds():
     expected = keras.random.normal((3,), seed=SeedGenerator(5))
     for seed in (np.int64(5), np.uint8(5), SeedGenerator(5)):

@@ -46,9 +46,9 @@ def marks(
         if beside is not None and title in beside:
             axis.axhline(beside[title], color=plots.GREY, linewidth=1.2)
         axis.set_title(title, fontsize=9)
-        axis.set_xlabel("guidance scale (1 is off)")
         if len(lines) > 1:
             axis.legend(fontsize=8)
+    figure.supxlabel("guidance scale (1 is off)", fontsize=9)
     return figure
 
 
