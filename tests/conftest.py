@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 from hypothesis import settings
 
 PACKAGE = "diffusion_walkthrough"
@@ -18,6 +19,37 @@ if os.environ.get("MUTANT"):
     import mutants
 
     mutants.switch_on(os.environ["MUTANT"])
+
+
+class OwnCores:
+    """Gives each of several workers its share of the cores, which then take turns less often.
+
+    A plugin, as the hooks of this file are not called for notebooks, which lie elsewhere. What is
+    about cores, and a browser, have all of them.
+    """
+
+    ALL = ("08b_the_machine.ipynb", "test_cores.py")
+
+    def __init__(self, worker, workers):
+        """For the worker of a number from 0 on."""
+        self.all = sorted(os.sched_getaffinity(0))
+        own = len(self.all) // workers
+        self.own = self.all[worker * own : (worker + 1) * own] or self.all
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item):
+        """A notebook's kernel, which starts here, has the cores of its worker."""
+        whole = item.path.name in self.ALL or item.path.parent.name == "browser"
+        os.sched_setaffinity(0, self.all if whole else self.own)
+
+
+def pytest_configure(config):
+    """Share the cores out, where the system can."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        config.pluginmanager.register(OwnCores(int(worker.removeprefix("gw")), workers))
+
 
 # What takes longest starts first, or one of two workers would end with it alone. A file that is not
 # named here takes less than 15 s.
