@@ -24,8 +24,8 @@ from keras import ops
 
 from diffusion_walkthrough.checks import within
 from diffusion_walkthrough.engine.drawing import bound, check_options, kind_of, steps_in_one_call
-from diffusion_walkthrough.engine.labels import telling
-from diffusion_walkthrough.engine.noise import NoiseOfPart, WalkNoise, generator_of
+from diffusion_walkthrough.engine.labels import checked_told, telling
+from diffusion_walkthrough.engine.noise import NoiseOfPart, WalkNoise, checked_clean, generator_of
 from diffusion_walkthrough.forward_diffusion import (
     as_float32,
     check_same_shape,
@@ -209,8 +209,7 @@ def stops(
     Args:
         step: a kind of step, such as :func:`ddpm_step`, whose arguments and result it has.
         steps, start: how many, evenly spaced, or the t at which to ask; see :func:`times`.
-        x_T: what stands at the start, noise if None.
-        seed: of the noise; a ``SeedGenerator`` of Keras goes on where it stands.
+        x_T, seed: what stands at the start, noise if None; of all noise (``SeedGenerator``s go on).
         shared_noise_steps: for how many steps the batch shares its noise; 0 for the start alone.
         told: what ``denoise`` is told beside x_t and t, such as labels, each ``(batch, …)``.
         every_stop, own: False leaves out most, which is faster; options of the step.
@@ -218,7 +217,8 @@ def stops(
     visited = [*_times_from_noise(schedule, steps, start, x_T), -1]
     if "variance" in check_options(step, own):
         _check_not_learned(denoise, own.get("variance"), visited)
-    noise, one_step = WalkNoise(shape, len(visited) - 1, seed, shared_noise_steps), bound(step, own)
+    told, one_step = checked_told(denoise, told, shape[0]), bound(step, own)
+    noise = WalkNoise(shape, len(visited) - 1, seed, shared_noise_steps)
     asked, take_steps = telling(denoise, told), None if every_stop else steps_in_one_call(denoise)
     x = x_start = noise.start(x_T)
     yield Stop(x, None, visited[0])
@@ -325,11 +325,12 @@ def interpolate(
     That is the double exposure of the clean images under noise of a smaller variance, (1-λ)² + λ²
     times 1-ᾱ: at small t it stays one; with enough noise, the way back makes an image of it.
 
-    Returns float32 ``(len(weights), …)``; ``options`` are those of :func:`p_sample_loop`.
+    Returns float32 ``(len(weights), …)``; ``options`` are those of :func:`p_sample_loop`. Raises
+    ValueError for images that do not lie in [-1, 1], or differ in shape, and for other weights.
     """
     generator = generator_of(seed)
     options.setdefault("shared_noise_steps", len(times(schedule, options.get("steps"), t)))
-    images = as_float32(image_1)[None], as_float32(image_2)[None]
+    images = as_float32(checked_clean(image_1))[None], as_float32(checked_clean(image_2))[None]
     check_same_shape(*images, "image_1", "image_2", "only images of the same size can be mixed")
     share = np.asarray(weights, "float32").reshape((-1,) + (1,) * len(images[0].shape[1:]))
     if not share.size or not (share.min() >= 0 and share.max() <= 1):

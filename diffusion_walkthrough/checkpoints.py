@@ -10,6 +10,7 @@ the next :func:`load_model` or :func:`save_model` puts it back.)
 from __future__ import annotations
 
 import os
+import random
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ import keras
 
 from diffusion_walkthrough import checks
 from diffusion_walkthrough.checks import did_you_mean, integer, shown
+from diffusion_walkthrough.engine.precision import dtype_policy
 from diffusion_walkthrough.files import UNREADABLE_NPZ, keras_archives, plain_data, writing
 from diffusion_walkthrough.files.folders import PARAMETERS_FILES, model_of_run
 from diffusion_walkthrough.files.published_weights import (
     load_published_weights as load_published_weights,
 )
+from diffusion_walkthrough.files.structures import structure
 from diffusion_walkthrough.files.weights import (
     WEIGHTS_FILES,
     check_weights,
@@ -37,6 +40,7 @@ from diffusion_walkthrough.parameters import (
 )
 from diffusion_walkthrough.planner.counting import count_parameters
 from diffusion_walkthrough.training import DiffusionModel
+from diffusion_walkthrough.unet import build_unet
 
 #: The small trained models that ship with the package, by folder name.
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -71,7 +75,8 @@ def save_model(
         FileExistsError: if something is there already and ``overwrite`` is False.
         TypeError: if ``model`` is not a :class:`DiffusionModel`.
         ValueError: if ``parameters_as`` is neither of the two, the path is that of another kind of
-            file, or the model has a network that its parameters do not describe.
+            file or of the current folder, or the model has a network that its parameters do not
+            describe.
     """
     path = checks.path("path", path)
     writing.tidy(path.resolve().parent)  # a model that a killed run left beside its place
@@ -97,18 +102,15 @@ def _check_request(model: DiffusionModel, path: Path, parameters_as: str, overwr
     if parameters_as not in PARAMETERS_AS:
         raise ValueError(f"parameters_as = {parameters_as!r} must be 'json' or 'pickle'.")
     checks.flag("overwrite", overwrite)
+    if path.resolve() in _where_we_are():
+        rule = "a model needs a folder of its own, and this one is the current folder or around it"
+        raise ValueError(checks.message("path", str(path), rule, "Name another, such as 'model'"))
     if path.suffix.lower() in FILE_SUFFIXES or path.suffix in (".Keras", ".KERAS"):
         raise ValueError(
             f"{path} ends in {path.suffix}, but a model is saved as a folder or as a .keras file. "
             f"Use {path.stem!r} or {path.stem + '.keras'!r}."
         )
-    found, described = model.network.count_params(), _count(model.diffusion_parameters)
-    if found != described:
-        raise ValueError(
-            f"the model's network has {found:,} weights, and the one that its parameters describe "
-            f"{described:,}: load_model could not build it again. Keep the weights of a network of "
-            "your own with model.network.save_weights('own.weights.h5')."
-        )
+    _check_network(model)
     if path.exists() and not overwrite:
         raise FileExistsError(
             f"{path} exists and stays as it is. Choose another name, or pass overwrite=True to "
@@ -116,6 +118,42 @@ def _check_request(model: DiffusionModel, path: Path, parameters_as: str, overwr
         )
     if path.exists():
         _check_replaceable(path)
+
+
+def _check_network(model: DiffusionModel) -> None:
+    """Refuse a network that load_model could not build again, knowing the parameters alone."""
+    found, described = model.network.count_params(), _count(model.diffusion_parameters)
+    if found != described:
+        what = f"has {found:,} weights, and the one that its parameters describe {described:,}"
+    elif model.network_given and not _is_described(model):
+        what = "computes something else with its weights than the one that its parameters describe"
+    else:
+        return
+    raise ValueError(
+        f"the model's network {what}: load_model could not build it again. Give the model the "
+        "parameters of its network; or keep the weights of a network of your own with "
+        "model.network.save_weights('own.weights.h5')."
+    )
+
+
+def _is_described(model: DiffusionModel) -> bool:
+    """Whether the network is what its parameters would build."""
+    parameters, before = model.diffusion_parameters, random.getstate()
+    try:  # the weights are drawn, too, which is not to be noticed
+        with keras.device("cpu:0"), dtype_policy(parameters.training.precision):
+            described = build_unet(parameters.unet, parameters.variance == "learned")
+    finally:
+        random.setstate(before)
+    return structure(model.network) == structure(described)
+
+
+def _where_we_are() -> tuple[Path, ...]:
+    """The current folder and those that it is in; none if it has been removed."""
+    try:
+        here = Path.cwd().resolve()
+    except FileNotFoundError:
+        return ()
+    return (here, *here.parents)
 
 
 def _check_replaceable(path: Path) -> None:
@@ -146,15 +184,20 @@ def _holds_parameters(file: Path) -> bool:
 
 
 def _may_be_our_keras_file(path: Path) -> bool:
-    """Whether a file holds a DiffusionModel, or is one that nobody can read: empty, or damaged."""
-    with path.open("rb") as file:
-        if file.read(2) not in (b"", b"PK"):
-            return False
+    """Whether a file holds a DiffusionModel, whole or cut short, or is empty."""
+    if not path.stat().st_size:
+        return True
     try:
         found = keras_archives.known_class(keras_archives.read_config(path))
     except UNREADABLE_NPZ:
-        return True
+        return keras_archives.class_at_beginning(path) in _kinds_of_model()
     return found is not None and issubclass(found, DiffusionModel)
+
+
+def _kinds_of_model() -> set[str]:
+    """The names of all classes of models that are known in this process."""
+    known = (DiffusionModel, *keras.saving.get_custom_objects().values())
+    return {k.__name__ for k in known if isinstance(k, type) and issubclass(k, DiffusionModel)}
 
 
 def load_model(path_or_name: str | os.PathLike[str]) -> DiffusionModel:

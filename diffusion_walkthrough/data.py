@@ -31,6 +31,9 @@ NO_LABEL = -1
 LARGEST_SIDE = 4096
 FOLDER_SIDE = 16  # of a folder's pictures on a page: two cores train on them in minutes
 HELD_OUT_EVERY = 6  # of a set without a test split, each sixth image
+ROOM = 2**28  # numbers to which any images may be resized, which are 1 GB
+RATIO = 4  # and many to so many times as many
+HARDLY_ANY = 0.02  # images of such small values are grey: their range is another than [-1, 1]
 NEARLY_BLACK = 32  # no pixel of a whole set above it: its range is another than 0 to 255
 
 Images: TypeAlias = NDArray[np.float32]
@@ -63,10 +66,10 @@ def load_images(
     shows. They have a split more, "kept_out", of faces such as the others do not show.
 
     A folder's pictures are read in the order of their names. Those in its subfolders are labelled
-    0, 1, ... by the sorted names of the subfolders, those directly in it with -1. What is not read,
-    in deeper folders for instance, is counted in a warning. A folder has a "train" split only. An
-    ``.npz`` holds ``images`` (and ``labels``), all of it "train", or ``x_train``, ``x_test`` (and
-    ``y_train``, ``y_test``), as uint8, or as floats in [-1, 1].
+    0, 1, ... by the sorted names of these (empty ones count, so that held-out pictures can have the
+    same), those directly in it with -1. What is not read is counted in a warning. A folder has a
+    "train" split only. An ``.npz`` holds ``images`` (and ``labels``), all of it "train", or
+    ``x_train``, ``x_test`` (and ``y_train``, ``y_test``), as uint8, or as floats in [-1, 1].
 
     ``image_size`` cuts each image to its central square and resizes it to that side, antialiased.
     ``channels=1`` brings all images to grey, ``channels=3`` to colour; left out, the two do not go
@@ -206,8 +209,9 @@ def check_image_range(images: ArrayLike) -> None:
 
     The noise has variance 1, and every formula counts on images of about that size around 0.
     Refused are values that are not finite or lie outside [-1, 1]; images that vary without ever
-    falling below 0, or hardly, which look like [0, 1]; and those that end just at -0.5 and 0.5. The
-    message says which range it looks like, and how to convert.
+    falling below 0, or hardly, which look like [0, 1] unless ``from_uint8`` made them; and those
+    that end just at -0.5 and 0.5, or stay within 0.02 of 0. The message says which range it looks
+    like, and how to convert.
     """
     values = np.asarray(images)
     if values.size == 0:
@@ -225,7 +229,7 @@ def check_image_range(images: ArrayLike) -> None:
     # below 0, and never far.
     near = low > (-0.3 if within else -0.5) * high
     seldom_below_0 = low >= 0 or (near and values.mean() > 0 and np.mean(values < 0) < 0.35)
-    if seldom_below_0:
+    if seldom_below_0 and not (within and _of_pixels(values)):
         raise ValueError(f"{found}. {_from_0_on(low, high, values.dtype)}")
     if not within:
         raise ValueError(f"{found}. {_around_0(low, high)}")
@@ -233,11 +237,22 @@ def check_image_range(images: ArrayLike) -> None:
         raise ValueError(
             f"{found} and fill it. They look like [-0.5, 0.5]: convert with images * 2."
         )
+    if largest <= HARDLY_ANY and not _of_pixels(values):
+        raise ValueError(f"{found} and fill it. {_around_0(low, high)}")
+
+
+def _of_pixels(values: NDArray[Any]) -> bool:
+    """Whether all values are some that ``from_uint8`` makes, odd multiples of 1/255.
+
+    Those of pixels / 255, which lie in [0, 1], are even ones too, such as that of black.
+    """
+    steps = values * 255.0
+    return bool(np.all(np.abs((steps - 1) / 2 - np.rint((steps - 1) / 2)) < 1e-3))
 
 
 def _from_0_on(low: float, high: float, dtype: np.dtype) -> str:
     """What images look like that are hardly ever below 0, and how to convert them."""
-    if high <= 0.02:
+    if high <= HARDLY_ANY:
         return "It looks like [0, 1], divided by 255 once too often: convert with images * 510 - 1."
     tops = [(1.5, 1.0), (NEARLY_BLACK, high), (330, 255.0)]
     top = next((top for limit, top in tops if high <= limit), 65535.0)
@@ -253,10 +268,12 @@ def _from_0_on(low: float, high: float, dtype: np.dtype) -> str:
 
 
 def _around_0(low: float, high: float) -> str:
-    """What images look like that leave [-1, 1] on both sides, or below, and how to convert them."""
-    if max(-low, high) <= 1.5:
+    """What images look like that leave [-1, 1], or hardly leave 0, and how to convert them."""
+    if max(-low, high) <= 1.001 / 255:
+        return "It looks like [-1, 1], divided by 255: convert with images * 255."
+    if HARDLY_ANY < max(-low, high) <= 1.5:
         return "Clip what a sampler overshot with images.clip(-1, 1)."
-    if max(-low, high) <= 5:
+    if HARDLY_ANY < max(-low, high) <= 5:
         return (
             "It looks as if a mean was taken off and the rest divided by the deviation: undo that, "
             "images * deviation + mean, and then bring [0, 1] to [-1, 1] with images * 2 - 1."
@@ -474,7 +491,15 @@ def _resized(images: Images, image_size: int) -> Images:
     """Each image's central square, resized to a side of ``image_size``, antialiased."""
     from PIL import Image, ImageOps
 
-    count, _, _, channels = images.shape
+    count, height, width, channels = images.shape
+    numbers = count * image_size**2 * channels
+    if numbers > max(ROOM, RATIO * images.size):
+        rule = (
+            f"resized, the {count} images of {width}x{height} pixels would grow to "
+            f"{numbers * 4 / 1e9:.3g} GB"
+        )
+        remedy = "Choose a smaller side, or fewer images with n"
+        raise ValueError(checks.message("image_size", image_size, rule, remedy))
     result = np.empty((count, image_size, image_size, channels), dtype=np.float32)
     for i, image in enumerate(images):
         for c in range(channels):

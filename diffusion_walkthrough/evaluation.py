@@ -229,10 +229,23 @@ def nearest_label_accuracy(
 ) -> float:
     """How often the nearest known image has the label that an image has, from 0 to 1.
 
-    Images are ``(n, ...)`` and ``(m, ...)`` in the same units, labels ``(n,)`` and ``(m,)``.
+    Images are ``(n, ...)`` and ``(m, ...)`` in the same units, labels ``(n,)`` and ``(m,)``, or
+    with an axis of length 1 behind. Raises ValueError if there is not one label for each image.
     """
+    own = _one_label_each("labels", labels, images)
+    others = _one_label_each("known_labels", known_labels, known)
     places, _ = nearest(images, known)
-    return float(np.mean(np.asarray(known_labels)[places] == np.asarray(labels)))
+    return float(np.mean(others[places] == own))
+
+
+def _one_label_each(name: str, labels: ArrayLike, images: ArrayLike) -> NDArray[Any]:
+    found, n = np.asarray(labels), len(np.asarray(images))
+    if found.shape not in ((n,), (n, 1)):
+        raise ValueError(
+            f"{name} have shape {found.shape}, but must be ({n},), one for each image. Pass "
+            f"as many as images; of those that are 0 and 1 for each class, {name}.argmax(axis=-1)."
+        )
+    return found.reshape(n)
 
 
 def _features_of(sets: dict[str, ArrayLike], features: Features) -> list[FloatArray]:

@@ -38,7 +38,7 @@ from diffusion_walkthrough.backward_sampling import (
 )
 from diffusion_walkthrough.checks import LARGEST, choice, integer, message, real, within
 from diffusion_walkthrough.engine.drawing import if_any
-from diffusion_walkthrough.engine.noise import NoiseOfPart, generator_of
+from diffusion_walkthrough.engine.noise import NoiseOfPart, checked_clean, generator_of
 from diffusion_walkthrough.forward_diffusion import as_float32, q_sample
 from diffusion_walkthrough.noise_schedule import NOTHING_LEFT, FloatArray, NoiseSchedule
 from diffusion_walkthrough.predictions import SMALLEST, predict_noise_from_x_start
@@ -233,8 +233,21 @@ def restart(
         **options: those of ``walk``; ``steps`` is how many the way back has, None for all.
 
     Returns float32 ``(batch, …)``. Raises TypeError or ValueError for a σ that the schedule has
-    not, and as ``walk`` does.
+    not, for images that are none in [-1, 1], and as ``walk`` does.
     """
+    return _restart(denoise, schedule, checked_clean(images), sigma, step, seed=seed, **options)
+
+
+def _restart(
+    denoise: DenoiseFn,
+    schedule: NoiseSchedule,
+    images: Any,
+    sigma: float,
+    step: Callable[..., Any],
+    *,
+    seed: Any = None,
+    **options: Any,
+) -> Any:
     images, start = as_float32(images), round(time_of(schedule, sigma))
     whole = isinstance(seed, NoiseOfPart)
     source = seed if whole else NoiseOfPart(generator_of(seed), len(images))
@@ -282,7 +295,7 @@ def restarted(
     images = walk(step, denoise, schedule, shape, seed=source, **options)
     for _ in range(restarts):
         told |= {"seed": source, **again}
-        images = restart(denoise, schedule, images, restart_sigma, step, **told)
+        images = _restart(denoise, schedule, images, restart_sigma, step, **told)
     return images
 
 

@@ -29,18 +29,25 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers, ops
-from keras.random import normal
 
 from diffusion_walkthrough.backward_sampling import DenoiseFn, ddpm_step, times
 from diffusion_walkthrough.checks import integer
 from diffusion_walkthrough.data import NO_LABEL
 from diffusion_walkthrough.engine.feeding import QuestionSet
-from diffusion_walkthrough.engine.labels import checked_labels, is_symbolic, telling, unsaid
-from diffusion_walkthrough.engine.noise import generator_of
+from diffusion_walkthrough.engine.labels import (
+    checked_interval,
+    checked_labels,
+    checked_scale,
+    checked_told,
+    is_symbolic,
+    telling,
+    unsaid,
+)
+from diffusion_walkthrough.engine.noise import NoiseOfPart, checked_clean, generator_of
 from diffusion_walkthrough.forward_diffusion import as_float32
 from diffusion_walkthrough.gaussian_mixture import GaussianMixture
 from diffusion_walkthrough.noise_schedule import FloatArray, NoiseSchedule
-from diffusion_walkthrough.predictions import SMALLEST, Denoiser
+from diffusion_walkthrough.predictions import SMALLEST, Denoiser, of_each
 
 
 def without_some(
@@ -126,13 +133,33 @@ class GuidedDenoiser(Denoiser):
     labels: tuple[tuple[str, int], ...] = ()  # what it is told, as in UNetParameters
     beside: int = 0  # how much it is shown besides, such as what is known of images
 
+    def checked_told(self, n: int, *told: Any) -> list[Any]:
+        """What it is told of ``n`` images beside x_t and t: as it is, labels and what guides them.
+
+        Raises TypeError or ValueError for labels, a scale or an interval that cannot be.
+        """
+        beside, own = told[: self.beside], told[self.beside :]
+        if len(own) > 3:
+            raise ValueError(
+                f"there are {len(told)} things to tell the network, but after labels, a scale and "
+                "an interval it is told nothing. Leave out the last."
+            )
+        ways = (lambda x, n: checked_labels(x, self.labels, n), checked_scale, checked_interval)
+        said = [None if x is None else way(x, n) for x, way in zip(own, ways, strict=False)]
+        labels = said[0] if said and said[0] is not None else unsaid(np.zeros(n), self.labels)
+        super().checked_told(n, *beside, labels)
+        return [*beside, *said]
+
     def ask(self, x_t: Any, t: Any, *told: Any) -> Any:
         """Ask the network itself, guided if there are labels and a scale; its answer, float32."""
-        x_t, t = as_float32(x_t), ops.convert_to_tensor(t)
+        x_t = as_float32(x_t)
+        t = ops.convert_to_tensor(of_each(t, x_t))
+        if x_t.shape[0] is not None and not any(map(is_symbolic, (x_t, *told))):
+            told = tuple(self.checked_told(x_t.shape[0], *told))
         shown, told = (x_t, t, *told[: self.beside]), told[self.beside :]
         labels, scale, interval = (*told, None, None, None)[:3]
         nothing = unsaid(t, self.labels)
-        labels = nothing if labels is None else self._checked(labels, t)
+        labels = nothing if labels is None else ops.convert_to_tensor(labels, dtype="int32")
         if scale is None:
             return super().ask(*shown, labels)
         if interval is not None:
@@ -145,11 +172,6 @@ class GuidedDenoiser(Denoiser):
             return answer
         channels = x_t.shape[-1]
         return ops.concatenate([answer[..., :channels], with_them[..., channels:]], axis=-1)
-
-    def _checked(self, labels: Any, t: Any) -> Any:
-        if not is_symbolic(labels):
-            labels = checked_labels(labels, self.labels, t.shape[0])
-        return ops.convert_to_tensor(labels, dtype="int32")
 
 
 def denoiser(
@@ -182,6 +204,7 @@ def autoguided(denoise: Denoiser, worse: Denoiser, scale: float = 2.0) -> Denois
         x_start = guided(good, bad, scale)
         return ops.clip(x_start, -1.0, 1.0) if denoise.clip else x_start
 
+    answered.checked_told = denoise.checked_told  # type: ignore[attr-defined]
     return answered
 
 
@@ -273,8 +296,12 @@ def replacing(step: Callable[..., Any], images: Any, known: Any) -> Callable[...
     Args:
         step: a kind of step, whose arguments and result the new one has.
         images: clean ones, ``(batch, …)`` in [-1, 1].
-        known: true where a pixel is known; broadcasts against the images.
+        known: true where a pixel is known; broadcasts to the images.
+
+    Raises ValueError if the images do not lie in [-1, 1], or if the two do not fit.
     """
+    images = checked_clean(images)
+    known = _fitting(known, images, images.shape)
 
     @functools.wraps(step)
     def replaced(
@@ -323,15 +350,18 @@ def inpaint(
     as printed has ᾱ of t, not of s, and a deviation 1 - ᾱ where the variance is that.
     """
     integer("again", again, 1)
-    asked, generator, shape = telling(denoise, told), generator_of(seed), tuple(images.shape)
+    images = checked_clean(images)
+    generator, shape = generator_of(seed), images.shape
+    asked = telling(denoise, checked_told(denoise, told, shape[0]))
     one_step, visited = replacing(step, images, known), [*times(schedule, steps), -1]
-    x = normal(shape, seed=generator)
+    draw = NoiseOfPart(generator, shape[0]).draw
+    x = draw(shape)
     for stop, following in itertools.pairwise(visited):
         t, s = (np.full(shape[0], place) for place in (stop, following))
         for turn in range(again):
             if turn:
-                x = noised_again(schedule, x, s, t, normal(shape, seed=generator))
-            x, _ = one_step(asked, schedule, x, t, s, normal(shape, seed=generator))
+                x = noised_again(schedule, x, s, t, draw(shape))
+            x, _ = one_step(asked, schedule, x, t, s, draw(shape))
             x = ops.stop_gradient(x)
     return x
 
@@ -389,8 +419,20 @@ def what_is_known(images: Any, known: Any) -> np.ndarray:
     is known, else 0: grey pixels are 0, too. Raises ValueError if the two do not fit.
     """
     images = np.asarray(images, np.float32)
-    known = np.broadcast_to(np.asarray(known, bool), (*images.shape[:-1], 1))
+    known = _fitting(known, images, (*images.shape[:-1], 1))
     return np.concatenate([np.where(known, images, 0), known], axis=-1, dtype=np.float32)
+
+
+def _fitting(known: Any, images: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Where pixels are known, boolean of a shape; ValueError if it is not of these images."""
+    known = np.asarray(ops.convert_to_numpy(known)).astype(bool)
+    try:
+        return np.broadcast_to(known, shape)
+    except ValueError:
+        raise ValueError(
+            f"known has shape {known.shape} and could not be broadcast to images of shape "
+            f"{images.shape}. Say it of each pixel, (height, width, 1): known[..., None]."
+        ) from None
 
 
 def random_known(random: np.random.Generator, shape: Sequence[int]) -> np.ndarray:

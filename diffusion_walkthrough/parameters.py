@@ -567,9 +567,13 @@ def save_parameters(
 
 def _is_ours(file: Path) -> bool:
     """Whether a file is one of parameters, though it may be damaged, or is empty."""
-    with file.open("rb") as opened:
-        begin = opened.read(plain_data.MAX_BYTES)
-    return not begin or FILE_FORMAT.encode() in begin
+    if not file.stat().st_size:
+        return True
+    try:
+        content = plain_data.read(file)
+    except ValueError:
+        return plain_data.begins_with(file, "format", FILE_FORMAT)
+    return isinstance(content, dict) and content.get("format") == FILE_FORMAT
 
 
 def load_parameters(path: str | os.PathLike[str]) -> DiffusionParameters:

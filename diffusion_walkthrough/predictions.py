@@ -169,6 +169,23 @@ def check_answer(answer: Any, x_t: Any) -> None:
         )
 
 
+def of_each(t: Any, x_t: Any) -> Any:
+    """The t of each image, ``(batch,)``, as it is; one number stands for all.
+
+    Raises ValueError if there are as many as images neither way.
+    """
+    tensor = ops.convert_to_tensor(t)
+    if len(tensor.shape) == 0:
+        return ops.broadcast_to(tensor, ops.shape(x_t)[:1])
+    found, n = tuple(tensor.shape), x_t.shape[0]
+    if len(found) != 1 or (None not in (found[0], n) and found[0] != n):
+        raise ValueError(
+            f"t has shape {found}, but there are {n} images: pass one t for each of them, "
+            f"({n},), or one number for all."
+        )
+    return t
+
+
 @dataclasses.dataclass(frozen=True)
 class Denoiser:
     """A network as a denoise function: asks it, and reads the clean image off its answer.
@@ -189,10 +206,18 @@ class Denoiser:
         check_prediction(self.schedule, self.prediction)
         check_variance(self.variance)
 
+    def checked_told(self, n: int, *told: Any) -> list[Any]:
+        """What it is told of ``n`` images beside x_t and t; ValueError for what it cannot be."""
+        if hasattr(self.network, "check_shown"):
+            x_t, t = ((n, *shape) for shape, _ in self.network.specs[:2])
+            self.network.check_shown(np.broadcast_to(0, x_t), np.broadcast_to(0, t), *told)
+        return [*told]
+
     def ask(self, x_t: Any, t: Any, *labels: Any) -> Any:
         """Ask the network itself: its answer, float32, for ``"noise"`` the noise that it sees."""
         # Keras refuses arrays and tensors in one list.
-        shown = [as_float32(x_t), *map(ops.convert_to_tensor, (t, *labels))]
+        x_t = as_float32(x_t)
+        shown = [x_t, *map(ops.convert_to_tensor, (of_each(t, x_t), *labels))]
         return ops.cast(self.network(shown, training=False), "float32")
 
     def __call__(self, x_t: Any, t: Any, *labels: Any) -> Any:
@@ -201,7 +226,9 @@ class Denoiser:
 
     def with_variance(self, x_t: Any, t: Any, *labels: Any) -> tuple[Any, Any]:
         """The same, and the log variance of the step back if it is learned, else None."""
-        x_t, answer, log_variance = as_float32(x_t), self.ask(x_t, t, *labels), None
+        x_t = as_float32(x_t)
+        t = of_each(t, x_t)
+        answer, log_variance = self.ask(x_t, t, *labels), None
         if self.variance == "learned":
             channels = x_t.shape[-1]
             answer, log_variance = answer[..., :channels], answer[..., channels:]

@@ -116,16 +116,16 @@ MISTAKES = (
         "images_from_0_to_255",
         "training takes images that no noise of variance 1 can drown",
         "data",
-        "    if seldom_below_0:",
-        "    if seldom_below_0 and high > 1.5:\n        return\n    if seldom_below_0:",
+        "    if seldom_below_0 and not",
+        "    if seldom_below_0 and high > 1.5:\n        return\n    if seldom_below_0 and not",
         ("test_data.py::test_a_wrong_npz_is_refused_with_the_remedy",),
     ),
     Mistake(
         "images_from_0_to_1",
         "training takes images that never fall below 0",
         "data",
-        "    if seldom_below_0:",
-        "    if seldom_below_0 and high <= 1.5:\n        return\n    if seldom_below_0:",
+        "    if seldom_below_0 and not",
+        "    if seldom_below_0 and high <= 1.5:\n        return\n    if seldom_below_0 and not",
         ("test_data.py::test_a_wrong_npz_is_refused_with_the_remedy",),
     ),
     Mistake(
@@ -576,7 +576,9 @@ MISTAKES = (
         "faster_sampling",
         "x_t = q_sample(schedule, images, np.full(len(images), start), noise)",
         "x_t = images + sigma * noise",
-        ("test_faster_sampling.py::test_with_the_exact_denoiser_a_crowd_stays_as_it_is",),
+        (
+            "test_faster_sampling.py::test_a_restart_begins_from_the_crowd_and_the_noise_of_equation_4",
+        ),
     ),
     Mistake(
         "last_noise_left_in_the_image",
@@ -669,7 +671,7 @@ MISTAKES = (
     ),
     Mistake(
         "variance_for_its_root_on_the_way_up",
-        "resampling that multiplies the noise by the variance, as the algorithm is printed",
+        "resampling that multiplies the noise by the variance, not by its root",
         "guidance",
         "ops.sqrt(ops.maximum(variance, 0.0))",
         "ops.maximum(variance, 0.0)",

@@ -17,6 +17,7 @@ from keras import ops
 
 from diffusion_walkthrough.backward_sampling import ddpm_step
 from diffusion_walkthrough.engine.cores import keep_operations_on_one_core, side_by_side
+from diffusion_walkthrough.engine.doors import given
 from diffusion_walkthrough.engine.drawing import CompiledNetwork, collected, in_parts
 from diffusion_walkthrough.engine.feeding import QuestionSet
 from diffusion_walkthrough.engine.optimizer import AveragingAdam
@@ -123,7 +124,7 @@ class DiffusionModel(TrainedOnQuestions):
     Attributes:
         diffusion_parameters: all that defines the model.
         schedule: the noise schedule with its tables.
-        network: the UNet, a functional model from ``[x_t, t]`` (and labels) to its answer.
+        network: the UNet, or what was given, a functional model from ``[x_t, t]`` (and labels).
         denoise: the network as a denoise function, compiled; its ``ask`` answers as it does.
     """
 
@@ -141,13 +142,16 @@ class DiffusionModel(TrainedOnQuestions):
             seed: of the questions; None follows ``keras.utils.set_random_seed``, as weights do.
             network: another network in the place of ``build_unet(parameters.unet)``.
             **options: as for ``keras.Model``.
+
+        Raises TypeError or ValueError for a network that is asked or answers in other shapes.
         """
         super().__init__(parameters, seed, **options)
         parameters = self.diffusion_parameters
         self.schedule = NoiseSchedule.from_parameters(parameters.schedule)
         check_prediction(self.schedule, parameters.prediction)
+        learned, self.network_given = parameters.variance == "learned", given(network, parameters)
         with dtype_policy(parameters.training.precision):
-            self.network = network or build_unet(parameters.unet, parameters.variance == "learned")
+            self.network = build_unet(parameters.unet, learned) if network is None else network
         self.ask, labels = side_by_side(self.network), parameters.unet.labels
         reading = self.schedule, parameters.prediction, parameters.variance, labels, self.beside
         self.denoise = denoiser(CompiledNetwork(self.network), *reading)
@@ -221,10 +225,6 @@ def make_optimizer(parameters: TrainingParameters) -> keras.optimizers.Optimizer
 
     The last two are in its program only (``scripts/run_cifar.py``).
     """
-    return AveragingAdam(
-        learning_rate_schedule(parameters),
-        epsilon=1e-8,
-        clip=parameters.gradient_clip,
-        momentum=parameters.ema_momentum,
-        parts=parameters.gradient_accumulation_steps,
-    )
+    rate, clip = learning_rate_schedule(parameters), parameters.gradient_clip
+    momentum, parts = parameters.ema_momentum, parameters.gradient_accumulation_steps
+    return AveragingAdam(rate, epsilon=1e-8, clip=clip, momentum=momentum, parts=parts)

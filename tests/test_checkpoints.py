@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pickle
+import random
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save
 from tiny import SMALLEST_UNET
 
 from diffusion_walkthrough import checkpoints, faces, training
@@ -261,6 +263,27 @@ def test_parameters_that_were_edited_beside_the_weights_are_noticed(tmp_path, fi
             load_model(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("no metadata", "schedule, unet, prediction, variance"), ("some", "schedule, variance")],
+)
+def test_weights_that_do_not_say_what_they_belong_to_are_warned_of(tmp_path, first, name, missing):
+    path = save_model(first, tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        load_model(path)
+    parameters = TINY.to_dict()
+    meaning = {name: parameters[name] for name in ("unet", "prediction")}
+    about = {"parameters": json.dumps(meaning)} if name == "some" else None
+    file = path / "weights.safetensors"
+    file.write_bytes(save(load_file(file), about))
+    save_parameters(changed(TINY, schedule__timesteps=20), path / "parameters.json", overwrite=True)
+    with pytest.warns(UserWarning, match=f"does not say for which {missing} its weights") as seen:
+        load_model(path)
+    assert len([w for w in seen if "does not say" in str(w.message)]) == 1
+    assert seen[0].filename == __file__
+
+
 OLD = Path(__file__).parent / "files" / "old"
 
 
@@ -428,6 +451,46 @@ def test_a_network_that_the_parameters_do_not_describe_is_not_saved(tmp_path, na
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["model", "model.keras"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"unet__groups": 1},
+        {"unet__dropout": 0.5},
+        {"training__precision": "mixed_bfloat16"},
+        {"unet__width_multipliers": (1, 1), "unet__attention_sizes": (4,)},
+    ],
+    ids=str,
+)
+def test_a_network_of_as_many_weights_that_computes_something_else_is_not_saved(
+    tmp_path, changes, name
+):
+    """It was saved, and another one was loaded in its place without a word."""
+    parameters = TINY
+    if "unet__width_multipliers" in changes:  # attention at another level of the same width
+        levels = {"unet__width_multipliers": (1, 1), "unet__attention_sizes": (2,)}
+        parameters = changed(TINY, **levels)
+    network = DiffusionModel(changed(TINY, **changes), seed=0).network
+    model = DiffusionModel(parameters, seed=0, network=network)
+    with pytest.raises(ValueError, match=r"its weights.*not build it again.*network\.save_weights"):
+        save_model(model, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model", "model.keras"])
+@pytest.mark.parametrize("kind", ["of another model", "copied", "frozen"])
+def test_a_network_that_was_given_and_is_described_is_saved(tmp_path, first, kind, name):
+    network = first.network
+    if kind != "of another model":
+        network = keras.models.clone_model(network)
+        network.set_weights(first.network.get_weights())
+        network.trainable = kind != "frozen"
+    seed = random.getstate()
+    path = save_model(DiffusionModel(TINY, seed=0, network=network), tmp_path / name)
+    assert random.getstate() == seed
+    np.testing.assert_array_equal(prediction(load_model(path)), prediction(first))
+
+
 def test_while_another_process_replaces_a_model_the_error_says_where_it_is(tmp_path, first):
     left = f".~{writing._HOST}-{os.getppid()}-1f2e3d4c-old-model"
     save_model(first, tmp_path / "model").rename(tmp_path / left)
@@ -467,6 +530,52 @@ def test_a_keras_file_of_another_model_or_of_none_is_never_replaced(tmp_path, fi
         with pytest.raises(FileExistsError, match=name):
             save_model(first, tmp_path / name, overwrite=True)
         assert (tmp_path / name).read_bytes() == before
+
+
+def other_file(path, kind):
+    """A file of somebody else, which nobody here can read."""
+    layer = keras.layers.ReLU(max_value=np.inf) if kind == "infinity" else keras.layers.ReLU()
+    model = keras.Sequential(
+        [keras.Input((2,)), layer], name="n" * (2**20 if kind == "large" else 9)
+    )
+    model.save(path)
+    if kind == "cut short":
+        path.write_bytes(path.read_bytes()[:-99])
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("thesis.txt", "On DiffusionModel")
+    if kind == "ours inside":
+        ours = '"class_name": "DiffusionModel", "registered_name": "diffusion_walkthrough>"'
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", f'{{"module": "m", {ours}, "config": Infinity}}')
+    if kind == "beginning":
+        path.write_bytes(b"PK")
+
+
+@pytest.mark.parametrize(
+    "kind", ["infinity", "large", "cut short", "zip", "ours inside", "beginning"]
+)
+def test_a_keras_file_that_cannot_be_read_is_not_ours_for_that(tmp_path, first, kind):
+    path = tmp_path / "other.keras"
+    other_file(path, kind)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match=r"not a model alone \(look at 'other\.keras'\)"):
+        save_model(first, path, overwrite=True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("name", [".", "..", "../model", "link"])
+def test_the_current_folder_is_no_place_for_a_model(tmp_path, first, monkeypatch, name, overwrite):
+    """Replaced, it would be another one than that in which everything goes on."""
+    here = tmp_path / "model" / ".inside" if name == ".." else tmp_path / "model"
+    here.mkdir(parents=True)
+    (here / "link").symlink_to(here, target_is_directory=True)
+    monkeypatch.chdir(here)
+    with pytest.raises(ValueError, match=r"a model needs a folder of its own.*Name another, such"):
+        save_model(first, name, overwrite=overwrite)
+    assert os.getcwd() == str(here)
+    assert os.listdir() == ["link"]
 
 
 @pytest.mark.parametrize("damage", [b"", None])

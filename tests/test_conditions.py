@@ -13,6 +13,7 @@ from tiny import TINY
 from diffusion_walkthrough.backward_sampling import ddpm_step, walk
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.engine.labels import telling
+from diffusion_walkthrough.guidance import inpaint
 from diffusion_walkthrough.loss import bits_per_dim
 from diffusion_walkthrough.training import DiffusionModel
 
@@ -99,6 +100,30 @@ def test_labels_lead_the_drawing_and_guidance_leads_it_further():
     assert np.abs(drawn["guided"] - drawn["told"]).max() > 1e-3
 
 
+FOUR = np.arange(4)
+
+
+def walked(model, *told):
+    """Four images, of which the network is told so much."""
+    return walk(ddpm_step, model.denoise, model.schedule, (4, 8, 8, 1), seed=0, told=told)
+
+
+def test_what_is_told_of_images_is_told_in_any_form():
+    model = told_model()
+    expected = numpy(walked(model, np.int32([3, 3, 3, 3]), np.float32([2, 2, 2, 2])))
+    for labels, scale in (([3] * 4, [2] * 4), (np.full((4, 1), 3, "uint8"), 2.0)):
+        np.testing.assert_array_equal(numpy(walked(model, labels, scale)), expected)
+    one, each = (numpy(model.denoise(IMAGES[:4], t, FOUR)) for t in (5, np.full(4, 5)))
+    np.testing.assert_array_equal(one, each)
+
+
+def test_a_denoise_function_that_knows_no_labels_is_told_a_row_for_each_image():
+    shape, schedule = (4, 8, 8, 1), told_model().schedule
+    for wrong in (np.arange(3), 5):
+        with pytest.raises(ValueError, match=r"told\[0\] has shape .* must be \(4, …\), a row for"):
+            walk(ddpm_step, lambda x_t, t, told: x_t, schedule, shape, told=[wrong])
+
+
 def test_images_drawn_some_at_a_time_keep_their_own_labels(monkeypatch):
     model = told_model()
     labels = np.array([0, 5, 9, 2, 7])
@@ -147,6 +172,31 @@ def test_bits_are_counted_with_the_labels():
         ),
         (lambda m: m.told(2, 1, 3, guidance_interval=5), "must be two σ, from 0 on, that rise"),
         (lambda m: m.denoise(IMAGES, np.zeros(64, "int32"), DIGITS + 5), "digit must be"),
+        (
+            lambda m: walked(m, np.full(4, -2)),
+            r"labels\[0\]=-2: digit must be a whole number from 0",
+        ),
+        (lambda m: walked(m, np.full(4, 99)), r"labels\[0\]=99: digit must be"),
+        (lambda m: walked(m, np.full(4, 2.7)), r"labels\[0\]=2\.7: labels are of type float64"),
+        (lambda m: walked(m, np.arange(3)), "There must be as many as images, 4"),
+        (lambda m: walked(m, np.arange(7)), "There must be as many as images, 4"),
+        (
+            lambda m: walked(m, FOUR, np.ones(3)),
+            r"guidance_scale has shape \(3,\), but must be one",
+        ),
+        (
+            lambda m: walked(m, FOUR, np.full(4, np.nan)),
+            "guidance_scale=nan: guidance_scale must be",
+        ),
+        (lambda m: walked(m, FOUR, FOUR + 1.0, np.ones((4, 2))), "must be two σ, from 0 on"),
+        (lambda m: walked(m, FOUR, FOUR + 1.0, [(1, 2)] * 4, FOUR), "there are 4 things to tell"),
+        (lambda m: m.sample(4, told=[np.full(4, -2)]), r"labels\[0\]=-2: digit must be"),
+        (lambda m: m.sample(4, told=[np.arange(7)]), "There must be as many as images, 4"),
+        (lambda m: m.denoise.ask(IMAGES[:4], np.arange(3)), r"t has shape \(3,\), .* are 4 images"),
+        (lambda m: m.denoise(IMAGES[:4], 2, FOUR, np.ones(3)), r"guidance_scale has shape \(3,\)"),
+        (lambda m: m.denoise(IMAGES[:4], 2, FOUR, -1.0), "guidance_scale must be a finite number"),
+        (lambda m: inpaint(m.denoise, m.schedule, IMAGES[:4], True, told=[FOUR - 2]), "digit must"),
+        (lambda m: m.sample(2, questions=0), "questions must be a whole number of at least 1"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused_at_every_door(door, message):
@@ -164,3 +214,10 @@ def test_a_network_that_is_told_nothing_says_so():
     for wrong in ({"labels": 3}, {"guidance_scale": 2.0}):
         with pytest.raises(ValueError, match="this network is told no labels"):
             model.sample(2, **wrong)
+    for door in (
+        lambda: model.denoise(IMAGES[:2], np.array([2, 2]), [1, 2]),
+        lambda: bits_per_dim(model.denoise, model.schedule, IMAGES[:2], labels=[1, 2], levels=17),
+        lambda: walk(ddpm_step, model.denoise, model.schedule, (2, 8, 8, 1), told=[[1, 2]]),
+    ):
+        with pytest.raises(ValueError, match=r"told nothing beside x_t and t.* Leave out what"):
+            door()

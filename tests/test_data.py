@@ -478,6 +478,15 @@ def test_another_kind_of_file_is_refused(tmp_path):
         load_images(tmp_path / "images.zip")
 
 
+@pytest.mark.parametrize(("count", "gigabytes"), [(300_000, "1.23"), (10**7, "41")])
+def test_small_images_are_not_resized_to_more_than_there_is_room_for(tmp_path, count, gigabytes):
+    np.savez_compressed(tmp_path / "x.npz", images=np.full((count, 1, 1, 1), 200, "uint8"))
+    rule = f"image_size=32: resized, the {count} images of 1x1 pixels would grow to {gigabytes} GB"
+    with pytest.raises(ValueError, match=rule):
+        load_images(tmp_path / "x.npz", image_size=32)
+    assert load_images(tmp_path / "x.npz", image_size=32, n=3)[0].shape == (3, 32, 32, 1)
+
+
 # --- folders -------------------------------------------------------------------------------------
 
 
@@ -636,6 +645,9 @@ def test_from_uint8_takes_only_uint8(pixels):
         (np.array([-2.1, 0.0, 2.6]), "a mean was taken off"),
         (np.array([-0.42, -0.42, 2.8]), "a mean was taken off"),
         (np.array([-128, 0, 127], np.int8), "convert with (images + 128) / 127.5 - 1"),
+        (np.array([-1.0, 0.5, 1.0]) / 255, "[-1, 1], divided by 255: convert with images * 255."),
+        (np.array([-1.0, 0.5, 1.0]) / 60, "but must lie in [-1, 1] and fill it. Scale the data"),
+        (np.arange(120, 256) / 255, "[0, 1]: convert with images * 2 - 1"),
         (np.array([0.0, np.nan]), "not finite"),
         (np.array([-1.0, np.inf]), "not finite"),
         (np.zeros((0, 8, 8, 1)), "empty"),
@@ -652,6 +664,16 @@ def test_a_right_range_is_accepted(images):
     check_image_range(np.array(images))
 
 
+@pytest.mark.parametrize("pixels", [range(120, 256), range(110, 256), [128, 255], [127, 128, 129]])
+def test_pale_and_grey_pixels_are_right(tmp_path, pixels):
+    """No pixel is dark, and still they were brought to [-1, 1] as all are."""
+    pixels = np.array([*pixels], np.uint8).repeat(16).reshape(-1, 4, 4)
+    check_image_range(from_uint8(pixels))
+    check_image_range(pixels.astype(np.float32) / 255 * 2 - 1)
+    np.savez(tmp_path / "pale.npz", images=from_uint8(pixels))
+    np.testing.assert_array_equal(to_uint8(load_images(tmp_path / "pale.npz")[0][..., 0]), pixels)
+
+
 def test_the_remedies_do_remedy():
     check_image_range(np.arange(256) / 127.5 - 1)
     check_image_range(np.linspace(0, 1) * 2 - 1)
@@ -661,6 +683,7 @@ def test_the_remedies_do_remedy():
         *some,
         np.linspace(-0.5, 0.5),
         np.arange(256) / 255 - 0.5,
+        np.linspace(-1, 1) / 255,
         np.arange(256) - 128.0,
     ):
         with pytest.raises(ValueError, match="convert with") as caught:

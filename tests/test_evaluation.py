@@ -485,6 +485,23 @@ def test_nearest_labels_against_scikit_learn():
     assert found == pytest.approx(classifier.score(flatten(noisy), labels), abs=1e-9)
 
 
+def test_labels_with_an_axis_of_one_are_compared_one_by_one():
+    images, labels = np.eye(4), np.array([0, 1, 2, 2])
+    pairs = [(a, b) for a in (labels, labels[:, None]) for b in (labels, labels[:, None])]
+    assert [nearest_label_accuracy(images, a, images, b) for a, b in pairs] == [1.0] * 4
+
+
+@pytest.mark.parametrize("labels", [[0], [[0, 1]] * 4, [0] * 5, 0])
+def test_there_is_one_label_for_each_image(labels):
+    images = np.eye(4)
+    with pytest.raises(
+        ValueError, match=r"^labels have shape .*must be \(4,\), one for each image"
+    ):
+        nearest_label_accuracy(images, labels, images, [0, 1, 2, 3])
+    with pytest.raises(ValueError, match=r"known_labels have shape .* must be \(4,\)"):
+        nearest_label_accuracy(images, [0, 1, 2, 3], images, labels)
+
+
 def test_digits_are_recognized_without_noise_and_lost_in_it():
     known, known_labels = load_images("digits")
     held_out, labels = load_images("digits", split="test")

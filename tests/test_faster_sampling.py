@@ -514,6 +514,20 @@ def test_with_the_exact_denoiser_a_crowd_stays_as_it_is(sigma):
     assert again.std() == pytest.approx(crowd.std(), rel=0.03)
 
 
+@pytest.mark.parametrize("sigma", [0.2, 2.0])
+def test_a_restart_begins_from_the_crowd_and_the_noise_of_equation_4(sigma):
+    asked = []
+
+    def listening(x_t, t):
+        asked.append(numpy(x_t))
+        return EXACT(x_t, t)
+
+    restart(listening, PAPER, np.full(4000, 0.65, "float32"), sigma, seed=1, steps=1)
+    a = 1 / np.hypot(1, sigma)
+    assert asked[0].mean() == pytest.approx(0.65 * a, abs=5 * sigma * a / 4000**0.5)
+    assert asked[0].std() == pytest.approx(sigma * a, rel=0.05)
+
+
 def test_under_much_noise_a_crowd_from_one_heap_becomes_the_world():
     crowd = np.full(4000, WORLD.means[1], "float32")
     again = restart(EXACT, PAPER, crowd, 20.0, seed=1, steps=100)

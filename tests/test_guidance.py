@@ -12,11 +12,11 @@ from scipy.integrate import quad
 from scipy.stats import kstest
 from tiny import SMALLEST_UNET, TINY
 
-from diffusion_walkthrough.backward_sampling import Denoiser, walk
+from diffusion_walkthrough.backward_sampling import Denoiser, interpolate, walk
 from diffusion_walkthrough.engine.drawing import CompiledNetwork
 from diffusion_walkthrough.engine.precision import dtype_policy
 from diffusion_walkthrough.exact_denoiser import MixtureDenoiser
-from diffusion_walkthrough.faster_sampling import SAMPLERS, ddim_step
+from diffusion_walkthrough.faster_sampling import SAMPLERS, ddim_step, restart
 from diffusion_walkthrough.gaussian_mixture import GaussianMixture
 from diffusion_walkthrough.guidance import (
     GuidedDenoiser,
@@ -388,6 +388,36 @@ def test_taken_again_the_unknown_half_agrees_with_the_known_one():
     assert often[:, 1].std() == pytest.approx(np.sqrt(1 - going_together**2), abs=0.12)
     with pytest.raises(ValueError, match="again must be a whole number of at least 1"):
         inpaint(exact, SCHEDULE, images, again=0, **how)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.full((2, 4, 4, 1), 255, "uint8"), r"from 255 to 255, but must lie in \[-1, 1\]"),
+        (np.linspace(0, 255, 32).reshape(2, 4, 4, 1), r"It looks like \[0, 255\]: convert with"),
+        (np.full((2, 4, 4, 1), np.nan), "Remove what is not finite"),
+    ],
+)
+def test_pixels_and_nan_are_no_images_to_go_on_with(images, message):
+    for door in (
+        lambda: inpaint(lambda x, t: x, SCHEDULE, images, True),
+        lambda: replacing(ddim_step, images, True),
+        lambda: restart(lambda x, t: x, SCHEDULE, images, 1.0),
+        lambda: interpolate(lambda x, t: x, SCHEDULE, images[0], 0 * images[0], 5),
+    ):
+        with pytest.raises(ValueError, match=message):
+            door()
+
+
+@pytest.mark.parametrize("known", [np.ones((4, 4), bool), np.ones((3, 4, 4, 1), bool)])
+def test_what_is_known_has_to_fit_the_images(known):
+    images = np.zeros((2, 4, 4, 1), "float32")
+    for door in (
+        lambda: inpaint(lambda x, t: x, SCHEDULE, images, known),
+        lambda: what_is_known(images, known),
+    ):
+        with pytest.raises(ValueError, match=r"known has shape .*known\[\.\.\., None\]"):
+            door()
 
 
 # Inpainting by a network that is shown what is known --------------------------------------------

@@ -453,6 +453,67 @@ def test_what_is_no_file_of_parameters_is_never_replaced(tmp_path, name):
         assert load_parameters(tmp_path / "ours.json") == DiffusionParameters.digits()
 
 
+OURS = {"format": "diffusion_walkthrough.parameters", "version": 3, "parameters": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("results.pkl", pickle.dumps({"params": DiffusionParameters.digits(), "losses": [1.0]})),
+        ("results.pkl", pickle.dumps({**OURS, "parameters": DiffusionParameters.digits()})),
+        ("results.pkl", pickle.dumps(OURS) + pickle.dumps([1.0, 2.0])),
+        ("results.pkl", pickle.dumps({"losses": [1.0], **OURS})[:-30]),
+        ("results.pkl", pickle.dumps({**OURS, "losses": list(range(2**20))})),
+        ("notes.json", b'{"note": "read with diffusion_walkthrough.parameters", "losses": [1]}'),
+        (
+            "notes.json",
+            b'{"format": "mine", "of": "diffusion_walkthrough.parameters", "loss": NaN}',
+        ),
+        ("notes.json", json.dumps([OURS, {"loss": 1}]).encode()),
+        ("notes.json", json.dumps(OURS).encode() + b'\n{"loss": 1}\n'),
+        ("notes.json", b"import diffusion_walkthrough.parameters"),
+        ("notes.json", json.dumps({**OURS, "losses": list(range(2**20))}).encode()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_that_only_names_us_or_holds_more_is_never_replaced(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FileExistsError, match="is no file of parameters, and stays as it is"):
+        save_parameters(DiffusionParameters.digits(), tmp_path / name, overwrite=True)
+    assert (tmp_path / name).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:90],
+        lambda data: data.replace(b"0.006", b"NaN"),
+        lambda data: data.replace(b"true", b"True"),
+        lambda data: data.replace(b'"', b"'"),
+        lambda data: data + b"}",
+        lambda data: b"// slower\n" + data,
+        lambda data: data.lstrip(b"{"),
+        lambda data: data.replace(b'"version"', b'"version" 3,\n "version"'),
+        lambda data: b"\xef\xbb\xbf" + data[:-9],
+        lambda data: data.replace(b'"parameters": {', b'"note": "mine", "parameters": {'),
+    ],
+)
+@pytest.mark.parametrize("protocol", [None, 0, 2, 4])
+def test_a_file_of_ours_that_was_edited_or_cut_short_may_be_replaced(tmp_path, spoil, protocol):
+    path = save_parameters(DiffusionParameters.digits(), tmp_path / "ours.json")
+    if protocol is not None:
+        content = pickle.dumps(json.loads(path.read_text()), protocol=protocol)
+        path = tmp_path / "ours.pkl"
+        path.write_bytes(content[: min(len(spoil(content)), len(content) - 1)])
+    else:
+        path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises((ValueError, TypeError)):
+        load_parameters(path)
+    save_parameters(DiffusionParameters.mnist(), path, overwrite=True)
+    assert load_parameters(path) == DiffusionParameters.mnist()
+
+
 def test_a_file_that_is_not_ours_is_not_overwritten(tmp_path, digits):
     path = tmp_path / "notes.json"
     path.write_text("my notes")

@@ -386,8 +386,9 @@ PATIENTS = (
             "halfway(share=0.5): the noise in the mix is too strong. Of what are two mixed, and "
             "when?",
         ),
-        "The noisy images are mixed, each with noise of its own; so there is half as much noise "
-        "half-way. Mixing clean images and adding noise afterwards is a double exposure.",
+        "The noisy images are mixed, each with noise of its own; so half-way the noise has half "
+        "the variance. Mixing clean images and adding noise afterwards gives the same double "
+        "exposure, under all of the noise.",
         "Seen under the name of latent interpolation in programs that mix pixels.",
         {
             "noises =": "Each image has noise of its own here.",

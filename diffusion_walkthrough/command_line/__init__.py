@@ -95,8 +95,10 @@ def _run(arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
     except BrokenPipeError:
         raise
     except Exception as error:
-        if options.traceback:
+        if options.traceback and not options.json:
             raise
+        if options.traceback:
+            traceback.print_exception(error)
         return _told(*_explained(error))
     return DONE, {"command": options.command, **answer}
 

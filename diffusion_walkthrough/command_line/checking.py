@@ -11,7 +11,6 @@ import dataclasses
 import math
 import shlex
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +30,8 @@ from diffusion_walkthrough.command_line.places import (
 from diffusion_walkthrough.command_line.words import DATA_SETS, PRESETS, PROGRAM
 from diffusion_walkthrough.data import FOLDER_SIDE, NO_LABEL, load_images
 from diffusion_walkthrough.files import UNREADABLE_NPZ
+from diffusion_walkthrough.files.archives import array_names, opened_archive
+from diffusion_walkthrough.files.pictures import class_names
 from diffusion_walkthrough.noise_schedule import NoiseSchedule
 from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters
 
@@ -131,6 +132,8 @@ def comparison(options: argparse.Namespace) -> Comparison:
     _check_enough(options.n, "Ask for more: -n")
     data = data_of(options.data, parameters)
     others, split = held_out_of(options, data)
+    if parameters.unet.labels:
+        _check_classes(data, others)
     training = labelled(data, parameters, "train")[0]
     held_out, labels = labelled(others, parameters, split)
     held_out, labels = held_out[: options.n], None if labels is None else labels[: options.n]
@@ -297,10 +300,53 @@ def labelled(
         return images, None
     if labels.max() == NO_LABEL:
         raise ValueError(
-            f"the network is told {', '.join(names)} of each image, and {data} has no labels. Put "
-            "pictures into a folder for each class, or y_train into the .npz."
+            f"the network is told {', '.join(names)} of each image, and {data} has no labels for "
+            f"them. {_way_to_label(data, split)}."
         )
+    _check_labels(data, labels, described)
     return images, labels
+
+
+def _way_to_label(data: str, split: str) -> str:
+    """How images that have no labels get some."""
+    if path_of("--data", data).is_dir():
+        return "Put the pictures into a folder for each class"
+    return (
+        f"Put {f'y_{split}' if _has_split(data, split) else 'labels'} into the .npz, one for each"
+    )
+
+
+def _check_labels(data: str, labels: np.ndarray, described: tuple[tuple[str, int], ...]) -> None:
+    """Raise ValueError for a label that the network is not told of."""
+    columns = labels.reshape(len(labels), -1).T
+    for (name, count), values in zip(described, columns, strict=True):
+        wrong = values[(values < NO_LABEL) | (values >= count)]
+        if wrong.size:
+            more = {**dict(described), name: int(values.max()) + 1}
+            remedy = f'Train a network that is told of it: --set "labels={more}"'
+            raise ValueError(
+                f"{data} has images with the label {wrong[0]}, and the network is told {name} from "
+                f"0 to {count - 1}, or {NO_LABEL} for what is not known. "
+                f"{'Number the classes from 0 on' if wrong[0] < 0 else remedy}."
+            )
+
+
+def _check_classes(data: str, others: str) -> None:
+    """Raise ValueError for two folders of which the subfolders, which are numbered, differ."""
+    places = [path_of("--data", name) for name in (data, others)]
+    if {data, others} & {*DATA_SETS} or not all(place.is_dir() for place in places):
+        return
+    known, found = (class_names(place) for place in places)
+    missing = [name for name in known if name not in found]
+    unknown = [name for name in found if name not in known]
+    fault, remedy = f"lacks {', '.join(missing)[:200]}", "Make a folder of that name, an empty one"
+    if unknown:
+        fault, remedy = f"has {', '.join(unknown)[:200]} more", "Move that folder away"
+    if missing or unknown:
+        raise ValueError(
+            f"--held-out {others}, compared with --data {data}, {fault}, so that the same numbers "
+            f"would stand for other classes. {remedy}."
+        )
 
 
 def _check_enough(images: int, remedy: str) -> None:
@@ -324,8 +370,8 @@ def _has_split(data: str, split: str) -> bool:
     if data in DATA_SETS:
         return True
     try:
-        with zipfile.ZipFile(Path(data).expanduser()) as archive:
-            return f"x_{split}.npy" in archive.namelist()
+        with opened_archive(Path(data).expanduser()) as archive:
+            return f"x_{split}" in array_names(archive)
     except UNREADABLE_NPZ:
         return False
 
@@ -409,6 +455,11 @@ def told(options: argparse.Namespace, parameters: DiffusionParameters) -> dict[s
         raise ValueError(
             f"--labels {asked[0]}: this model is told {', '.join(counts)}. Give the numbers their "
             f"names: --labels {example}."
+        )
+    if isinstance(asked, list) and len(asked) > options.n:
+        raise ValueError(
+            f"--labels {','.join(map(str, asked))[:80]} has {len(asked)} numbers, for {options.n} "
+            f"images. Draw more, -n {len(asked)}, or leave some numbers out."
         )
     columns = dict.fromkeys(counts, asked) if isinstance(asked, list) else asked
     named = {name: np.atleast_1d(values) for name, values in columns.items()}

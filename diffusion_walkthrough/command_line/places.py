@@ -10,13 +10,13 @@ import dataclasses
 import json
 import os
 import shlex
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusion_walkthrough import checks
 from diffusion_walkthrough.checks import did_you_mean
 from diffusion_walkthrough.files import UNREADABLE_NPZ, plain_data
+from diffusion_walkthrough.files.archives import opened_archive, read_member
 from diffusion_walkthrough.files.folders import (
     MODEL,
     PARAMETERS_FILES,
@@ -24,6 +24,7 @@ from diffusion_walkthrough.files.folders import (
     resume_folder,
 )
 from diffusion_walkthrough.files.weights import WEIGHTS_FILES
+from diffusion_walkthrough.files.writing import strangers
 from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters
 
 HISTORY, PICTURES, CHECKPOINTS = "history.csv", "pictures", "checkpoint-*.npz"
@@ -31,8 +32,8 @@ HISTORY, PICTURES, CHECKPOINTS = "history.csv", "pictures", "checkpoint-*.npz"
 #: The small trained models that ship with the package.
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
-#: The description of a checkpoint, with a history of a million epochs.
-_MOST_BYTES = 2**28
+#: Of the description of a checkpoint, with a history of some 50,000 epochs.
+_MOST_BYTES = 4 * 1024**2
 
 
 class Begun(NamedTuple):
@@ -130,8 +131,9 @@ def parameters_of_model(place: Path) -> DiffusionParameters:
         names = [name for name in PARAMETERS_FILES if (place / name).is_file()]
         return load_parameters(place / names[0])
     try:
-        with zipfile.ZipFile(place) as archive, archive.open("config.json") as file:
-            config = plain_data.decode_json(file.read(plain_data.MAX_BYTES + 1))
+        with opened_archive(place) as archive:
+            data = read_member(archive, "config.json", plain_data.MAX_BYTES)
+        config = plain_data.decode_json(data)
         return DiffusionParameters.from_dict(config["config"]["parameters"], version=1)
     except UNREADABLE_NPZ as error:
         raise ValueError(
@@ -146,19 +148,42 @@ def parameters_of_model(place: Path) -> DiffusionParameters:
 def run_folder(given: str) -> Path:
     """Where all of a run is to be written: a folder, which those in it stand for, too.
 
-    Raises ValueError for any other saved model.
+    Raises ValueError for any other saved model, and FileExistsError for a folder in which a run
+    would replace what is not its own.
     """
     folder = path_of("--folder", given)
     of_model = folder.name == MODEL and resume_folder(folder.parent).is_dir()
-    if of_model or next(folder.glob(CHECKPOINTS), None) is not None:
+    of_resume = folder == resume_folder(folder.parent) and any(folder.glob(CHECKPOINTS))
+    if of_model or of_resume:
         folder = folder.parent
     if any((folder / name).exists() for name in PARAMETERS_FILES):
         raise ValueError(
             f"--folder {given} is a saved model, which a run would mix up with its own files. Name "
             "the folder of the run, or a new one."
         )
-    _check_writable("--folder", folder)
+    for place in (folder, resume_folder(folder)):
+        _check_writable("--folder", place)
+    if found := _not_of_a_run(folder):
+        raise FileExistsError(
+            f"--folder {given}: a run would replace {found.relative_to(folder)}, which none that "
+            "can go on there has written. Name a new folder, or move that away."
+        )
     return folder
+
+
+def _not_of_a_run(folder: Path) -> Path | None:
+    """What somebody else has put where a run writes, if anything.
+
+    From its first moment on, a run has a folder to go on from, with a lock or a checkpoint in it.
+    """
+    model, resume = folder / MODEL, resume_folder(folder)
+    if model.is_dir() and (others := strangers(model, {*WEIGHTS_FILES, *PARAMETERS_FILES})):
+        return model / others[0]
+    begun_here = any(next(resume.glob(name), None) for name in (".lock", f"{CHECKPOINTS}*"))
+    if model.exists() and not model.is_dir():
+        return model
+    names = () if begun_here else (HISTORY, MODEL, f"{PICTURES}/epoch-*.png")
+    return next((place for name in names for place in sorted(folder.glob(name))), None)
 
 
 def begun(folder: Path) -> Begun | None:
@@ -168,16 +193,25 @@ def begun(folder: Path) -> Begun | None:
     """
     for path in sorted(resume_folder(folder).glob(CHECKPOINTS), reverse=True):
         try:
-            with zipfile.ZipFile(path) as archive, archive.open("about.json") as file:
-                about = json.loads(file.read(_MOST_BYTES))
+            with opened_archive(path) as archive:
+                about = json.loads(read_member(archive, "about.json", _MOST_BYTES))
             run = about["run"]
             before = DiffusionParameters.from_dict(run["parameters"], version=1)
-            names = ("seed", "steps per epoch", "number and shape of the images")
-            return Begun(before, int(about["epoch"]), {name: run[name] for name in names})
+            others = {name: run[name] for name in _SAID}
+            kinds = [isinstance(others[name], kind) for name, kind in _SAID.items()]
+            if all(kinds) and isinstance(about["epoch"], int):
+                return Begun(before, about["epoch"], others)
         except UNREADABLE_NPZ:
             continue
     return None
 
+
+#: What a checkpoint says beside the parameters, and of what kind it is.
+_SAID: dict[str, Any] = {
+    "seed": (int, type(None)),
+    "steps per epoch": int,
+    "number and shape of the images": list,
+}
 
 #: The options that say what a run was begun with; the rest are parameters.
 _OPTIONS = {

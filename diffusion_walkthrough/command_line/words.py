@@ -41,10 +41,16 @@ class WordError(ValueError):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors can be told like all others, in one line."""
+    """A parser of whole words only, whose errors can be told like all others, in one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raise WordError, with the place where all words stand."""
+        if alone := re.fullmatch(r"argument (?:-\w/)?(--[a-z-]+): expected one argument", message):
+            example = "-1,2" if alone[1] == "--labels" else "-…"
+            message += f". One that begins with - is written so: {alone[1]}={example}"
         end = "" if message.endswith((".", "?")) else "."
         raise WordError(f"{message}{end} See {self.prog} --help.")
 
@@ -166,6 +172,11 @@ def labels(text: str) -> list[int] | dict[str, int]:
         if not re.fullmatch(r"-?[0-9]{1,9}", value.strip()):
             rule = f"{part[:80]} must be a whole number, or NAME=NUMBER, as hat=3"
             raise argparse.ArgumentTypeError(rule)
+        if name.strip() in named:
+            rule = (
+                f"{name.strip()[:80]} has more than one number. Give one; of a model that is told"
+            )
+            raise argparse.ArgumentTypeError(f"{rule} nothing else, the numbers alone: 0,1,2")
         if sign:
             named[name.strip()] = int(value)
         else:

@@ -6,8 +6,9 @@ mend that; most wrong images can be made into right ones in a line.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -16,9 +17,12 @@ from keras import ops
 
 from diffusion_walkthrough import checks
 from diffusion_walkthrough.data import check_image_range
+from diffusion_walkthrough.engine.labels import as_array
 from diffusion_walkthrough.engine.optimizer import bare_optimizer
+from diffusion_walkthrough.parameters import DiffusionParameters
 
 _LARGEST_LABEL = 2**31 - 1
+_NUMBERED = "for example with np.unique(labels, return_inverse=True)[1]"
 
 
 # Images, labels and weights ---------------------------------------------------------------------
@@ -128,11 +132,16 @@ def as_labels(labels: Any, images: np.ndarray) -> np.ndarray | None:
     if labels is None:
         return None
     labels = _one_each("labels", labels, images)
+    return _whole(labels)
+
+
+def _whole(labels: np.ndarray) -> np.ndarray:
+    """Numbers as int32; ValueError if one of them is not whole, or too large."""
     whole = labels.astype("float64")
     if not ((np.abs(whole) <= _LARGEST_LABEL) & (whole == np.round(whole))).all():
         raise ValueError(
             "labels must be whole numbers that int32 can hold, below 2147483648. Number the "
-            "classes 0, 1, 2 and so on, for example with np.unique(labels, return_inverse=True)[1]."
+            f"classes 0, 1, 2 and so on, {_NUMBERED}."
         )
     return labels.astype("int32")
 
@@ -158,7 +167,7 @@ def as_weights(weights: Any, images: np.ndarray) -> np.ndarray | None:
 
 
 def _one_each(name: str, values: Any, images: np.ndarray) -> np.ndarray:
-    values = np.asarray(ops.convert_to_numpy(values))
+    values = as_array(name, values)
     if values.ndim > 1 and values.shape == images.shape:
         raise ValueError(
             f"{name} have the shape of the images, {values.shape}: this model makes its questions "
@@ -187,18 +196,27 @@ def by_class(sample_weight: Any, class_weight: Any, labels: Any) -> Any:
             "class_weight needs to know each image's class: pass the labels as y, or say with "
             "sample_weight how much each image counts."
         )
-    labels = np.asarray(ops.convert_to_numpy(labels))
-    if labels.ndim != 1 or labels.dtype.kind not in "fiu":
-        raise ValueError(
-            f"class_weight needs one whole number for each image as y, and labels have shape "
-            f"{labels.shape} and are of type {labels.dtype}. Pass labels.argmax(axis=-1) of those "
-            "that are 0 and 1."
-        )
-    weights = np.array([class_weight.get(int(label), 1.0) for label in labels])
+    weights = np.array([class_weight.get(int(label), 1.0) for label in _classes(labels)])
     if sample_weight is None:
         return weights
-    own = np.asarray(ops.convert_to_numpy(sample_weight)).reshape(-1)
+    own = as_array("weights", sample_weight).reshape(-1)
     return weights * (own if own.size == weights.size else _one_each("weights", own, weights))
+
+
+def _classes(labels: Any) -> np.ndarray:
+    """The class of each image, int32 ``(n,)``, of labels ``(n,)`` or ``(n, 1)``."""
+    labels = as_array("labels", labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 1 and labels.dtype.kind in "fiub":
+        return _whole(labels)
+    remedy = f"Number the classes, {_NUMBERED}"
+    if labels.ndim == 2:
+        remedy = "Choose the column, labels[:, 0], or pass labels.argmax(axis=-1) of 0 and 1"
+    raise ValueError(
+        f"class_weight needs one whole number for each image as y, and labels have shape "
+        f"{labels.shape} and are of type {labels.dtype}. {remedy}."
+    )
 
 
 def check_alone(kind: str, **options: Any) -> None:
@@ -213,6 +231,52 @@ def check_alone(kind: str, **options: Any) -> None:
     for name, value in options.items():
         if value is not None:
             raise ValueError(f"{name} cannot be passed beside a {kind}: {remedies[name]}.")
+
+
+# Networks ---------------------------------------------------------------------------------------
+
+
+def given(network: Any, parameters: DiffusionParameters) -> bool:
+    """Whether there is a network that a model with these parameters is to have; False for None.
+
+    It must be shown x_t, t, more perhaps, and at last labels if the parameters have any; it may
+    take images of any size. Raises TypeError for what is no functional network, and ValueError for
+    one that is shown, or answers, other shapes.
+    """
+    if network is None:
+        return False
+    inputs, outputs = (getattr(network, name, None) for name in ("inputs", "outputs"))
+    if not isinstance(network, keras.Model) or not inputs or not outputs:
+        rule = "network must be a functional model, such as keras.Model([x_t, t], answer)"
+        remedy = "Pass build_unet(parameters.unet), or leave it out"
+        if isinstance(getattr(network, "network", None), keras.Model):
+            remedy = "Pass the network in it, which is its attribute network"
+        raise TypeError(checks.message("network", network, rule, remedy))
+    unet = parameters.unet
+    *sides, channels = unet.image_shape
+    answer = (*sides, channels * (2 if parameters.variance == "learned" else 1))
+    asked, told = {"x_t": unet.image_shape, "t": ()}, inputs[:2]
+    if unet.labels:
+        asked["labels"] = () if len(unet.labels) == 1 else (len(unet.labels),)
+        told = [*told, *inputs[2:][-1:]]
+    found = [tuple(part.shape[1:]) for part in told]
+    answers = [tuple(part.shape[1:]) for part in outputs]
+    fits = len(found) == len(asked) and all(map(_fits, found, asked.values()))
+    if not fits or len(answers) != 1 or len(answers[0]) != 3 or not _fits(answers[0], answer):
+        needed = ", ".join(f"{name} {shape}" for name, shape in asked.items())
+        rule = (
+            f"for each image it must be shown {needed} and answer {answer}, as the parameters say; "
+            f"it is shown {', '.join(map(str, found))} and answers {', '.join(map(str, answers))}"
+        )
+        remedy = "Build it with these shapes, or give the model the parameters that it fits"
+        raise ValueError(checks.message("network", network, rule, remedy))
+    return True
+
+
+def _fits(found: tuple[int | None, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether Keras takes the one for the other: an axis of 1 at the end may be missing."""
+    pairs = itertools.zip_longest(found, wanted, fillvalue=1)
+    return all(side is None or side == other for side, other in pairs)
 
 
 # Options ----------------------------------------------------------------------------------------
@@ -234,6 +298,9 @@ def check_numbers(**options: Any) -> None:
     for name, least in _LEAST.items():
         if options.get(name) is not None:
             checks.integer(name, options[name], least)
+    often = options.get("validation_freq")
+    if often is not None and not isinstance(often, Collection):
+        checks.integer("validation_freq", often, 1)
     if options.get("validation_split") is not None:
         split, rule = options["validation_split"], "from 0 to below 1"
         checks.real("validation_split", split, rule, lambda share: 0 <= share < 1)

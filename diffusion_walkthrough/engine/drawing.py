@@ -21,7 +21,7 @@ from keras import ops
 
 from diffusion_walkthrough import checks
 from diffusion_walkthrough.engine.cores import SideBySide, has_accelerator
-from diffusion_walkthrough.engine.labels import telling
+from diffusion_walkthrough.engine.labels import checked_told, telling
 from diffusion_walkthrough.engine.noise import (
     STRIDE,
     NoiseOfPart,
@@ -113,6 +113,7 @@ def in_parts(
     Raises FloatingPointError if what was drawn is not all finite numbers.
     """
     n, progress = shape[0], checks.flag("progress", progress)
+    told, questions = checked_told(denoise, told, n), checks.integer("questions", questions, 1)
     size = _size_of_part(n, getattr(denoise, "network", None), batch_size, questions)
     start, generator = None if x_T is None else checked_start(x_T, shape), generator_of(seed)
     begin = np.array(ops.convert_to_numpy(generator.state))
@@ -188,6 +189,7 @@ class CompiledNetwork:
         """Ask the network about ``[x_t, t, …]``, each ``(batch, …)``; its answer, float32."""
         if self._ask is None:
             self._ask = compiled(lambda apply, *shown: apply(shown), self.network, self.specs)
+        self.check_shown(*shown)
         pairs = zip(shown, self.specs, strict=True)
         tensors = [ops.convert_to_tensor(x, dtype=dtype) for x, (_, dtype) in pairs]
         n = tensors[0].shape[0]
@@ -196,6 +198,31 @@ class CompiledNetwork:
         starts = range(0, n, self.at_once)
         parts = [self._ask(*(x[i : i + self.at_once] for x in tensors)) for i in starts]
         return ops.concatenate(parts)
+
+    def check_shown(self, *shown: Any) -> None:
+        """Raise ValueError unless it can be shown these, ``x_t, t, …``: their number and shapes."""
+        if len(shown) != len(self.specs):
+            wanted = ", ".join(_words(shape) for shape, _ in self.specs[2:]) or "nothing"
+            remedy = "Pass them in this order" if self.specs[2:] else "Leave out what it is told"
+            raise ValueError(
+                f"this network is told {wanted} beside x_t and t, and got {len(shown) - 2} of what "
+                f"to tell it. {remedy}; UNetParameters(labels=…) builds one that is told labels."
+            )
+        rows = {}
+        for i, (x, (shape, _)) in enumerate(zip(shown, self.specs, strict=True)):
+            name = ("x_t", "t")[i] if i < 2 else f"told[{i - 2}]"
+            found = tuple(x.shape) if hasattr(x, "shape") else np.shape(x)
+            fits = len(found) == len(shape) + 1
+            if not (fits and all(b in (None, a) for a, b in zip(found[1:], shape, strict=True))):
+                raise ValueError(
+                    f"{name} has shape {found}, but this network is shown {_words(shape)}. Bring "
+                    "it to that shape."
+                )
+            if found[0] is not None:
+                rows[name] = found[0]
+        if len(set(rows.values())) > 1:
+            words = ", ".join(f"{n} of {name}" for name, n in rows.items())
+            raise ValueError(f"there are {words}: pass one of each for each image.")
 
     def take_steps(
         self,
@@ -222,7 +249,7 @@ class CompiledNetwork:
         """
         kind, told = kind_of(times), [ops.convert_to_tensor(x) for x in told]
         specs = [(tuple(x.shape[1:]), keras.backend.standardize_dtype(x.dtype)) for x in told]
-        key = (step, denoise, schedule, kind, tuple(specs), *sorted(own.items()))
+        key = (step, denoise, schedule, kind, tuple(specs), *_hashable(own))
         if key not in self._walks:
             moved = bound(step, own)
 
@@ -257,6 +284,22 @@ class CompiledNetwork:
 
         kinds = [((2, *shape), "float32"), ((STRIDE + 2,), kind), ((), "int32")]
         return compiled(walk, self.network, [*kinds, ((STRIDE, *shape), "float32"), *told])
+
+
+def _words(shape: tuple[int | None, ...]) -> str:
+    """A shape with an axis of images before it, as one writes it."""
+    return f"({', '.join(['n', *map(str, shape)])}{'' if shape else ','})"
+
+
+def _hashable(own: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Options by which a compiled walk is found again; of arrays and lists, what they hold."""
+    for name, value in sorted(own.items()):
+        try:
+            hash(value)
+            yield name, value
+        except TypeError:
+            array = np.asarray(ops.convert_to_numpy(value))
+            yield name, array.shape, array.dtype.str, array.tobytes()
 
 
 def _operations(network: keras.Model) -> Iterator[Any]:

@@ -6,6 +6,7 @@ and how many values it has. A value is a whole number from 0, or -1 for "not sai
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -17,6 +18,24 @@ from diffusion_walkthrough import checks
 from diffusion_walkthrough.data import NO_LABEL
 
 Described: TypeAlias = Sequence[tuple[str, int]]
+
+
+def as_array(name: str, values: Any) -> np.ndarray:
+    """Labels or weights of any kind of array, tensor or list; ValueError if they are none."""
+    if isinstance(values, Mapping):
+        names = ", ".join(map(checks.shown, [*values][:8]))
+        raise ValueError(
+            f"{name} are a dictionary with {names or 'nothing'}, but must be an array with one "
+            "number, or one row of numbers, for each image. Pass a value of it, or np.stack([…], "
+            "axis=1) of several."
+        )
+    try:
+        return np.asarray(ops.convert_to_numpy(values))
+    except Exception as error:  # each backend has its own, for lists of several lengths
+        raise ValueError(
+            f"{name} of type {type(values).__name__} cannot be made into one array "
+            f"({str(error)[:120]}). Pass one number, or one row of equal length, for each image."
+        ) from error
 
 
 def checked_labels(labels: Any, described: Described, n: int) -> np.ndarray:
@@ -31,7 +50,7 @@ def checked_labels(labels: Any, described: Described, n: int) -> np.ndarray:
             f"labels are missing: this network is told {names} of each image. Pass them as y, or "
             f"let the data set yield (images, labels); {NO_LABEL} stands for what is not known."
         )
-    labels = np.asarray(ops.convert_to_numpy(labels))
+    labels = as_array("labels", labels)
     shape = (n,) if len(described) == 1 else (n, len(described))
     if labels.shape != shape and labels.shape != (n, len(described)):
         raise ValueError(
@@ -40,11 +59,11 @@ def checked_labels(labels: Any, described: Described, n: int) -> np.ndarray:
         )
     columns = labels.reshape(n, len(described))
     if labels.dtype.kind not in "iu":
-        first = columns[0, 0].item() if columns.size else 0
+        first = columns[0].tolist()[0] if columns.size else 0
         rule = f"labels are of type {labels.dtype}, and must be whole numbers"
         remedy = "Number the classes 0, 1, 2 and so on, and pass labels.astype('int32')"
         raise ValueError(checks.message("labels[0]", first, rule, remedy))
-    _check_values(columns.astype("int64"), described)
+    _check_values(columns, described)
     return labels.astype("int32").reshape(shape)
 
 
@@ -94,7 +113,7 @@ def labels_for(labels: Any, described: Described, n: int) -> np.ndarray:
     """
     if isinstance(labels, Mapping):
         return checked_labels(_by_name(labels, described, n), described, n)
-    labels = np.asarray(ops.convert_to_numpy(labels))
+    labels = as_array("labels", labels)
     row = () if len(described) == 1 else (len(described),)
     if labels.shape == row:
         labels = np.broadcast_to(labels, (n, *row))
@@ -109,7 +128,7 @@ def _by_name(labels: Mapping[str, Any], described: Described, n: int) -> np.ndar
             raise ValueError(f"labels has the name {checks.shown(name)}, of no label. {guess}")
     columns = []
     for name in names:
-        column = np.asarray(ops.convert_to_numpy(labels.get(name, NO_LABEL)))
+        column = as_array(f"labels[{name!r}]", labels.get(name, NO_LABEL))
         if column.shape not in ((), (n,)):
             raise ValueError(
                 f"labels[{name!r}] has shape {column.shape}, but must be one number, or one for "
@@ -118,6 +137,62 @@ def _by_name(labels: Mapping[str, Any], described: Described, n: int) -> np.ndar
         columns.append(np.broadcast_to(column, (n,)))
     found = np.stack(columns, axis=1)
     return found[:, 0] if len(names) == 1 else found
+
+
+def checked_scale(scale: Any, n: int) -> np.ndarray:
+    """How far ``n`` images are guided, float32 ``(n,)``; one number stands for all.
+
+    Raises TypeError or ValueError unless it is a number from 0 to 1000 for each.
+    """
+    scale = as_array("guidance_scale", scale)
+    if scale.shape not in ((), (n,)):
+        raise ValueError(
+            f"guidance_scale has shape {scale.shape}, but must be one number, or one for each of "
+            f"the {n} images. Pass np.full({n}, 2.0)."
+        )
+    for number in np.unique(scale).tolist():
+        checked_number(number)
+    return np.broadcast_to(scale, (n,)).astype("float32")
+
+
+def checked_number(scale: Any) -> float:
+    """How far all images are guided, from 0 to 1000; TypeError or ValueError."""
+    rule = "from 0 to 1000; 1 is off"
+    return checks.real("guidance_scale", scale, rule, lambda s: 0 <= s <= 1000)
+
+
+def checked_interval(interval: Any, n: int) -> np.ndarray:
+    """Between which σ ``n`` images are guided, float32 ``(n, 2)``; two numbers stand for all.
+
+    The two rise, from 0 on, and infinity may be the second; else TypeError or ValueError.
+    """
+    with contextlib.suppress(TypeError, ValueError):
+        rows = np.broadcast_to(as_array("guidance_interval", interval), (n, 2)).astype("float32")
+        if ((rows[:, 0] >= 0) & (rows[:, 0] < rows[:, 1])).all():
+            return rows
+    rule = "guidance_interval must be two σ, from 0 on, that rise"
+    remedy = "Write for example (0.2, 5.0)"
+    raise ValueError(checks.message("guidance_interval", interval, rule, remedy))
+
+
+def checked_told(denoise: Any, told: Sequence[Any], n: int) -> list[Any]:
+    """What a denoise function is told of ``n`` images, looked at once, before any step is taken.
+
+    Raises TypeError or ValueError as the function's own ``checked_told(n, *told)`` does, if it has
+    one, as it knows what it is told; and unless there is a row of each thing for each image.
+    """
+    if any(map(is_symbolic, told)):
+        return [*told]
+    own = getattr(denoise, "checked_told", None)
+    told = [*told] if own is None else own(n, *told)
+    for i, x in enumerate(told):
+        shape = tuple(x.shape) if hasattr(x, "shape") else as_array(f"told[{i}]", x).shape
+        if shape[:1] != (n,):
+            raise ValueError(
+                f"told[{i}] has shape {shape}, but must be ({n}, …), a row for each of the {n} "
+                f"images. Pass for example np.full({n}, 3)."
+            )
+    return told
 
 
 def unsaid(t: Any, described: Described) -> Any:

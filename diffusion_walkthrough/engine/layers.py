@@ -65,7 +65,7 @@ def _near_zero(x: Any, groups: int) -> Any:
     """
     middle = x[(slice(None), *(side // 2 for side in x.shape[1:-1]))]  # (batch, channels)
     middle = ops.reshape(ops.stop_gradient(middle), (-1, groups, x.shape[-1] // groups))
-    return x - _for_pixels(_over_group(middle) * ops.ones(middle.shape[1:]), x)
+    return x - _for_pixels(_over_group(middle) * ops.ones(middle.shape[1:], x.dtype), x)
 
 
 def _normalized(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tuple[Any, Any, Any]:

@@ -17,6 +17,7 @@ from keras import ops
 from keras.random import SeedGenerator
 
 from diffusion_walkthrough import checks
+from diffusion_walkthrough.data import check_image_range
 
 #: For how many steps the noise of a walk is drawn at once.
 STRIDE = 25
@@ -152,6 +153,19 @@ class WalkNoise:
             return self.source.draw(self.shape, *steps)
         one = NoiseOfPart(self.source.generator, 1).draw((1, *self.shape[1:]), *steps)
         return ops.broadcast_to(one, (*steps, *self.shape))
+
+
+def checked_clean(images: Any) -> np.ndarray:
+    """Clean images that a walk begins with, as float32.
+
+    What was drawn may lie beyond [-1, 1] a little; whole numbers beyond it are pixels, and so is
+    what lies beyond -10 and 10. Raises ValueError for these, and for NaN or infinity.
+    """
+    array = np.asarray(ops.convert_to_numpy(images))
+    clean = array.astype("float32")
+    if array.size and not (np.abs(clean) <= (1 if array.dtype.kind in "iu" else 10)).all():
+        check_image_range(clean)
+    return clean
 
 
 def checked_start(x_T: Any, shape: Sequence[int]) -> np.ndarray:

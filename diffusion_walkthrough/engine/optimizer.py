@@ -171,6 +171,13 @@ class AveragingAdam(keras.optimizers.Optimizer):
         return super().from_config(config, custom_objects)
 
 
+def calls_taken(optimizer: Any) -> int:
+    """How often an optimizer has been given gradients: those of a step come in its parts."""
+    bare = bare_optimizer(optimizer)  # Keras's own counts parts, in what ``iterations`` divides
+    calls = int(ops.convert_to_numpy(bare._iterations)) * getattr(bare, "parts", 1)
+    return calls + int(ops.convert_to_numpy(getattr(bare, "part", 0)))
+
+
 def bare_optimizer(optimizer: Any) -> Any:
     """Unwrap the optimizer that Keras wraps for loss scaling under ``mixed_float16``."""
     return getattr(optimizer, "inner_optimizer", optimizer)

@@ -45,7 +45,7 @@ FILE_VERSION = 2
 
 _KEPT = 2  # the newest checkpoint, and one to fall back to should it be damaged
 _ABOUT = "about.json"  # the member of the .npz that describes the rest
-_MOST_ABOUT = 64 * 1024**2  # bytes of it: the history of a million epochs
+_MOST_ABOUT = 8 * 1024**2  # bytes of it: the history of 80,000 epochs, of four numbers each
 # What it must say, beside its format and version.
 _SAID = {"epoch": int, "asked": int, "planned": int, "stopped": bool, "run": dict, "history": dict}
 # How many epochs are finished; and, in version 0.1, steps.
@@ -71,7 +71,8 @@ class ResumeTraining(keras.callbacks.Callback):
     The first time, this trains from the start. Killed, and run again with the same lines, it goes
     on from the newest checkpoint in ``run``; the history that ``fit`` returns has all epochs. If
     the run had ended already, by itself or by another callback, ``fit`` returns at once with the
-    model as it was at the end; with more epochs than before, it goes on.
+    model as it was at the end; with more epochs than before, it goes on, from the last epoch that
+    was finished.
 
     Losses and weights are those of a run without interruption (to the bit, where the machine adds
     up in the same order each time, as TensorFlow on a CPU does; on PyTorch, dropout draws anew). An
@@ -115,16 +116,19 @@ class ResumeTraining(keras.callbacks.Callback):
             tidy(self.folder)
             model.optimizer.build(model.trainable_variables)
             self._run, self._planned = _description(model, questions), options["epochs"]
+            self._batches = len(questions)
             ours = (c for c in options["callbacks"] if isinstance(c, AveragedWeights))
             self._averaged = next(ours, None)
             model.history, self._past = keras.callbacks.History(), ([], {})
             model.history.set_model(model)
             options["callbacks"].append(model.history)
-            found = newest_checkpoint(self.folder)
+            found = newest_checkpoint(self.folder, options["epochs"])
             ended = found is not None and self._restored(found, model, options)
             yield model.history if ended else None
             if self._own is not None and not ended:
-                self._save(model, len(model.history.epoch), self._own)
+                done = model.history.epoch
+                done = done[-1] + 1 if done else options.get("initial_epoch", 0)
+                self._save(model, done, self._own)
 
     def _restored(self, found: Checkpoint, model: Any, options: dict[str, Any]) -> bool:
         """Bring weights, optimizer and history back; whether the run has ended.
@@ -156,7 +160,11 @@ class ResumeTraining(keras.callbacks.Callback):
                 "ResumeTraining works within DiffusionModel.fit, whose questions can be asked "
                 "again. For other models, use keras.callbacks.BackupAndRestore."
             )
-        self._own = None
+        self._own, self._last = None, self._batches
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Note how far the epoch has come: another callback may stop it there."""
+        self._last = batch
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Save what the epochs before have come to, when all callbacks have seen their end."""
@@ -180,6 +188,7 @@ class ResumeTraining(keras.callbacks.Callback):
             "asked": model.epochs_asked,
             "planned": self._planned,
             "stopped": bool(own and model.stop_training),
+            "cut": bool(own and model.stop_training and self._last < self._batches - 1),
             "run": self._run,
             "history": {"epoch": model.history.epoch, "logs": model.history.history},
         }
@@ -257,10 +266,18 @@ def write_checkpoint(
     """Write a checkpoint so that it is there whole or not at all, and remove all but the last two.
 
     Arrays come with their names one after the other: a large model is not copied at once. Raises
-    OSError if the disk refuses; the earlier checkpoints are still there.
+    OSError if the disk refuses, and ValueError for a history too long to be read again; the earlier
+    checkpoints are still there.
     """
+    description = json.dumps(about, default=lambda x: np.asarray(x).tolist())
+    if len(description) > _MOST_ABOUT:  # of ASCII letters
+        raise ValueError(
+            f"the description of {path.name}, with the history of its epochs, has "
+            f"{len(description)} bytes, more than the {_MOST_ABOUT} that can be read again. Let an "
+            "epoch have more steps: fit(…, steps_per_epoch=…)."
+        )
     with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        archive.writestr(_ABOUT, json.dumps(about, default=lambda x: np.asarray(x).tolist()))
+        archive.writestr(_ABOUT, description)
         for name, array in arrays:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
@@ -278,8 +295,13 @@ def _checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted([(int(m[1]), p) for m, p in found if m], reverse=True)]
 
 
-def newest_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint | None:
+def newest_checkpoint(
+    folder: str | os.PathLike[str], epochs: int | None = None
+) -> Checkpoint | None:
     """Find the newest checkpoint that is whole; None if there is none at all.
+
+    A run of more ``epochs`` than were planned does not go on from within an epoch, where another
+    callback stopped it: it takes the one before, and trains this epoch again.
 
     A damaged one is set aside (its name then ends in ``.damaged``), with a warning that names it.
     Raises ValueError if all are damaged, or if another version of this package wrote the newest.
@@ -304,6 +326,8 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint | None:
                 f"{number}, this one's {FILE_VERSION}), which trains in another way. Go on with "
                 "that version, or choose another folder for a new run."
             )
+        if about.get("cut") is True and about["planned"] < (epochs or 0):
+            continue
         return Checkpoint(path, about)
     if damaged:
         path, reason = damaged[0]

@@ -26,8 +26,14 @@ from diffusion_walkthrough.engine.feeding import (
     taken_apart,
 )
 from diffusion_walkthrough.engine.guarding import TrainingGuard
-from diffusion_walkthrough.engine.labels import checked_labels, labels_for
-from diffusion_walkthrough.engine.optimizer import bare_optimizer, replica_count
+from diffusion_walkthrough.engine.labels import (
+    as_array,
+    checked_interval,
+    checked_labels,
+    checked_number,
+    labels_for,
+)
+from diffusion_walkthrough.engine.optimizer import bare_optimizer, calls_taken, replica_count
 from diffusion_walkthrough.engine.precision import floats_of_32_bits, warn_of_another_policy
 from diffusion_walkthrough.engine.resuming import ResumeTraining
 from diffusion_walkthrough.parameters import DiffusionParameters
@@ -138,8 +144,8 @@ class TrainedOnQuestions(keras.Model):
 
         Raises TypeError or ValueError for labels or a scale that cannot be.
         """
-        rule, described = "from 0 to 1000; 1 is off", self.diffusion_parameters.unet.labels
-        scale = checks.real("guidance_scale", guidance_scale, rule, lambda s: 0 <= s <= 1000)
+        described = self.diffusion_parameters.unet.labels
+        scale = checked_number(guidance_scale)
         if scale == 1 and guidance_interval is not None:
             rule = "there is no guidance, whose scale is 1"
             remedy = "Pass guidance_scale=2, say"
@@ -157,7 +163,7 @@ class TrainedOnQuestions(keras.Model):
         if scale != 1:
             told.append(np.full(n, scale, "float32"))
             if guidance_interval is not None:
-                told.append(np.tile(_checked_interval(guidance_interval), (n, 1)))
+                told.append(checked_interval(guidance_interval, n))
         questions, told = min(len(told), 2), [*options.get("told", ()), *told]
         return {**options, "told": told, "questions": questions}
 
@@ -271,7 +277,7 @@ class TrainedOnQuestions(keras.Model):
         y = y if of_class is None or self.takes_labels else None
         asked = self.questions(x, y, weights, batch_size=max(len(x), 1), shuffle=False)
         self._check_not_over(1)
-        asked.epoch = int(ops.convert_to_numpy(bare_optimizer(self.optimizer).iterations))
+        asked.epoch = calls_taken(self.optimizer)
         return super().train_on_batch(*asked[0], **options)
 
     @floats_of_32_bits()
@@ -424,8 +430,16 @@ class TrainedOnQuestions(keras.Model):
         )
 
     def _check_own_rate(self, done: int, ahead: int) -> None:
-        """Refuse to take steps at a learning rate that an own schedule leaves at 0 for all."""
+        """Refuse to take steps at a learning rate that an own schedule leaves at 0 for all.
+
+        Of a number that is 0, warn: a callback may be going to raise it.
+        """
         if (rate := doors.rate_of(self.optimizer)) is None:
+            if float(ops.convert_to_numpy(bare_optimizer(self.optimizer).learning_rate)) == 0:
+                checks.warn(
+                    "the learning rate of this optimizer is 0, so that nothing changes as long as "
+                    "no callback raises it. Compile the model with another one."
+                )
             return
         places = np.linspace(done, done + ahead, 9)  # a warm-up begins at 0, too
         if not any(float(ops.convert_to_numpy(rate(place))) for place in places):
@@ -470,20 +484,12 @@ class TrainedOnQuestions(keras.Model):
         return [*ours, *(c for c in others if c not in ours)]
 
 
-def _checked_interval(interval: Any) -> np.ndarray:
-    """Two numbers that rise, from 0 on, float32 ``(2,)``; infinity may be the second."""
-    with contextlib.suppress(TypeError, ValueError):
-        low, high = (float(sigma) for sigma in interval)
-        if 0 <= low < high:
-            return np.array([low, high], "float32")
-    rule = "guidance_interval must be two σ, from 0 on, that rise"
-    remedy = "Write for example (0.2, 5.0)"
-    raise ValueError(checks.message("guidance_interval", interval, rule, remedy))
-
-
 def _divided(x: np.ndarray, y: Any, weights: Any, kept: int) -> tuple[Any, Any, Any, tuple]:
     """What is trained on, and what is held out: the first images and the rest, with their own."""
-    both = [(None, None) if part is None else (part[:kept], part[kept:]) for part in (y, weights)]
+    both: list[tuple[Any, Any]] = []
+    for name, part in (("labels", y), ("weights", weights)):
+        whole = None if part is None else as_array(name, part)
+        both.append((None, None) if whole is None else (whole[:kept], whole[kept:]))
     (y, held_y), (weights, held_weights) = both
     return x[:kept], y, weights, (x[kept:], held_y, held_weights)
 

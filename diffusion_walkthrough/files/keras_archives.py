@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ from diffusion_walkthrough.files.plain_data import MAX_BYTES, decode_json
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MEMBERS = {CONFIG, WEIGHTS, "metadata.json"}
 MAX_OBJECTS = 10_000  # groups and arrays; the largest network of the presets has some 4,000
+
+#: How a file of Keras begins: unpacked, the class first.
+BEGINNING = re.compile(
+    rb"PK\x03\x04.{26}metadata\.json\{[^{}]*\}PK\x03\x04.{26}config\.json"
+    rb'\{"module": "[^"]*", "class_name": "([^"]*)"',
+    re.DOTALL,
+)
 
 #: Where Keras keeps what a model's optimizer is made of; nothing in them runs code from a file.
 #: PyTorch's optimizers are classes of their own.
@@ -47,6 +55,15 @@ def known_class(config: Any) -> type | None:
     name = config.get("registered_name")
     found = keras.saving.get_registered_object(name) if isinstance(name, str) else None
     return found if isinstance(found, type) else None
+
+
+def class_at_beginning(path: Path) -> str:
+    """The name of the class of the model in a ``.keras`` file that is cut short; else ""."""
+    if zipfile.is_zipfile(path):  # it has its end, and whoever cannot read it is the one to blame
+        return ""
+    with path.open("rb") as file:
+        found = BEGINNING.match(file.read(MAX_BYTES))
+    return found[1].decode("utf-8", "replace") if found else ""
 
 
 def check_classes(config: dict[str, Any]) -> None:

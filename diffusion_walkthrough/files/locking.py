@@ -7,6 +7,9 @@ import platform
 import sys
 from pathlib import Path
 
+#: The handles of the files that this process has locked, by device and number of each file.
+_HELD: dict[tuple[int, int], list[int]] = {}
+
 
 class FolderLock:
     """A folder that no second process can lock.
@@ -31,7 +34,12 @@ class FolderLock:
             return
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         own = f"{os.getpid()} on {platform.node()}\n"
-        if not _locked(handle):
+        file = os.fstat(handle)
+        held = _HELD.setdefault((file.st_dev, file.st_ino), [])
+        if held:  # one lock, which goes when the last of its handles is closed
+            os.close(handle)
+            handle = os.dup(held[0])
+        elif not _locked(handle):
             holder = os.read(handle, 300).decode("utf-8", "replace") or "unknown"
             if holder != own:
                 os.close(handle)
@@ -40,15 +48,19 @@ class FolderLock:
                     f"{holder.strip()}, and two would overwrite each other's files. Wait until it "
                     "has ended, end it, or choose another folder."
                 )
+        os.lseek(handle, 0, os.SEEK_SET)
         os.ftruncate(handle, 0)
         os.write(handle, own.encode())
+        held.append(handle)
         self._handle = handle
 
     def release(self) -> None:
         """Let others have the folder."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        for held in _HELD.values():
+            if self._handle in held:
+                held.remove(self._handle)
+                os.close(self._handle)
+        self._handle = None
 
     def __enter__(self) -> FolderLock:
         self.acquire()
@@ -69,7 +81,8 @@ def _locked(handle: int) -> bool:
         else:
             import fcntl
 
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not lockf: its lock goes once this process closes the file anywhere, read or not.
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError:  # a file system without locks
@@ -77,3 +90,14 @@ def _locked(handle: int) -> bool:
     finally:
         os.lseek(handle, 0, os.SEEK_SET)
     return True
+
+
+def _left_to_the_parent() -> None:
+    """Close what a fork has inherited, or a lock would stay until the last child ends."""
+    while _HELD:
+        for handle in _HELD.popitem()[1]:
+            os.close(handle)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_left_to_the_parent)

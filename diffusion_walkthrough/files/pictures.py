@@ -28,15 +28,26 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 #: What is not read, although it shows pictures.
 OTHER_SUFFIXES = {
-    *(".arw", ".avif", ".cr2", ".cr3", ".dds", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif"),
-    *(".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jxl", ".nef", ".pbm", ".pcx", ".pgm", ".pnm"),
-    *(".ppm", ".psd", ".raw", ".svg", ".tga"),
+    *(".apng", ".arw", ".avif", ".avifs", ".cr2", ".cr3", ".crw", ".dcr", ".dds", ".dib", ".dng"),
+    *(".eps", ".erf", ".exr", ".hdr", ".heic", ".heics", ".heif", ".heifs", ".hif", ".icns"),
+    *(".ico", ".j2c", ".j2k", ".jfi", ".jfif", ".jif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl"),
+    *(".jxr", ".kdc", ".mpo", ".mrw", ".nef", ".nrw", ".orf", ".pbm", ".pcx", ".pef", ".pgm"),
+    *(".pnm", ".ppm", ".psd", ".qoi", ".raf", ".raw", ".rw2", ".rwl", ".sgi", ".sr2", ".srw"),
+    *(".svg", ".svgz", ".tga", ".x3f", ".xcf"),
+}
+#: Folders that systems put beside those of somebody's own; the names of others begin with a dot.
+SYSTEM_FOLDERS = {
+    *("__MACOSX", "@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN"),
+    *("System Volume Information", "lost+found"),
 }
 
 MOST_PIXELS = 50_000_000  # as a telephone takes them, with all their copies some 700 MB
 MOST_DESCRIPTION = 4 * 1024**2  # bytes that are read in pieces before the first pixel
 MOST_READS = 100_000  # of pieces; a PNG of 100 MB has some 40,000
 MOST_SCANS = 40  # of a JPEG, each of which goes over the whole picture
+
+ROOM = 256 * 1024**2  # bytes that any folder may be as numbers, however small its files are
+RATIO = 50  # and a large one so many times its size, which photographs hardly are
 
 _EIGHT_BITS = (
     "Bring all pictures to 8 bits, with the same numbers for all: of 16 bits, "
@@ -204,14 +215,17 @@ def read_folder(
         channels: likewise.
 
     Returns uint8 (n, height, width, channels), and for each picture the number of its subfolder
-    among the sorted ones, or -1. Warns of pictures that are left out. Raises ValueError if there
-    are none, one cannot be read, or two have different sizes or channels.
+    among :func:`class_names`, or -1. Warns of pictures that are left out. Raises ValueError if
+    there are none, one cannot be read, two have different sizes or channels, or all would be much
+    larger than their files.
     """
     labels = _labelled(folder)
     arrays: list[NDArray[np.uint8]] = []
     several = 0
     for file in labels:
         picture = read_picture(file, image_size, channels)
+        if not arrays:
+            _check_room(folder, list(labels), picture.pixels, image_size)
         arrays.append(picture.pixels)
         several += picture.has_more
         if arrays[-1].shape != arrays[0].shape:
@@ -219,6 +233,22 @@ def read_folder(
     if several:
         _warn(f"{several} of the files in {folder} show several pictures; the first of each counts")
     return np.stack(arrays), [*labels.values()]
+
+
+def _check_room(
+    folder: Path, files: list[Path], first: NDArray[np.uint8], image_size: int | None
+) -> None:
+    """Refuse pictures that would be much larger than their files, all being as large as one."""
+    size = len(files) * first.nbytes
+    found = sum(file.stat().st_size for file in files if file.is_file()) if size > ROOM else size
+    if size > max(ROOM, RATIO * found):
+        height, width = first.shape[:2]
+        raise ValueError(
+            f"The {len(files)} pictures in {folder} would grow from {found / 1e6:.3g} to "
+            f"{size / 1e6:.0f} MB, each of {width}x{height} pixels, and no more than {RATIO} times "
+            f"the size of the files is admitted. Pass {'a smaller ' if image_size else ''}"
+            "image_size, or move some of them away."
+        )
 
 
 def _unlike(file: Path, pixels: NDArray[np.uint8], first: Path, others: NDArray[np.uint8]) -> str:
@@ -236,9 +266,18 @@ def _unlike(file: Path, pixels: NDArray[np.uint8], first: Path, others: NDArray[
     )
 
 
+def class_names(folder: Path) -> list[str]:
+    """The sorted names of the subfolders, which are classes, empty ones too.
+
+    What systems put beside them, such as ``__MACOSX``, is none.
+    """
+    found = (path.name for path in _visible(folder) if path.is_dir())
+    return sorted(name for name in found if name not in SYSTEM_FOLDERS)
+
+
 def _labelled(folder: Path) -> dict[Path, int]:
     """The pictures in a folder and its subfolders, and the label of each."""
-    subfolders = sorted(filter(Path.is_dir, _visible(folder)))
+    subfolders = [folder / name for name in class_names(folder)]
     files = {
         file: label
         for label, place in enumerate([folder, *subfolders], start=-1)
@@ -269,6 +308,8 @@ def _left_out(files: list[Path], subfolders: list[Path]) -> str:
         f"{kinds[suffix]} that end in {suffix} (save them as PNG or JPEG)"
         for suffix in sorted(kinds.keys() & OTHER_SUFFIXES)
     ]
+    if kinds[""]:
+        reasons.append(f"{kinds['']} without a suffix (if they are pictures, add it, as .png)")
     below = ((place, path) for place in subfolders for path in place.glob("*/**/*"))
     deeper = [
         path

@@ -6,10 +6,12 @@ lists, tuples and dictionaries only: what could call anything is refused before 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
 import pickletools
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +32,15 @@ _ADMITTED = {
     *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
 }
+#: What comes before the first key of a dictionary in a pickle, or between it and its value.
+_BEFORE_A_KEY = {
+    *("PROTO", "FRAME", "MARK", "EMPTY_DICT", "DICT"),
+    *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
+}
+#: The first key of JSON and its value, after comments and with quotes of any kind.
+_JSON_BEGINS = (
+    r"""(\s|(//|#).*\n|/\*[^*]*\*/)*\{{?\s*["'“”]?{key}["'“”]?\s*[:=]\s*["'“”]?{value}\b"""
+)
 # What a pickle of the object itself, and not of its values, names.
 _OURS = b"diffusion_walkthrough.parameters"
 
@@ -65,6 +76,33 @@ def read(path: Path) -> Any:
     if too_much := _too_much(value):
         raise ValueError(f"it holds {too_much}. Is it the right file?")
     return value
+
+
+def begins_with(path: Path, key: str, value: str) -> bool:
+    """Whether a damaged file of plain data begins as a dictionary does that says this first.
+
+    JSON is damaged by whoever edits it, too, at its very beginning perhaps; a pickle only by being
+    cut short. What is whole and holds more than plain data is not damaged.
+    """
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        return False
+    if _is_json(path):
+        text = data.decode("utf-8-sig", "replace").lstrip()
+        with contextlib.suppress(ValueError, RecursionError):
+            if text[json.JSONDecoder().raw_decode(text)[1] :].lstrip().startswith(("{", "[")):
+                return False  # a log of many, a line each
+        pattern = _JSON_BEGINS.format(key=re.escape(key), value=re.escape(value))
+        return re.match(pattern, text) is not None
+    texts: list[Any] = []
+    try:
+        for instruction, argument, _ in pickletools.genops(data):
+            if instruction.name not in _BEFORE_A_KEY:
+                texts.append(argument)
+    except Exception:  # as in load_plain_pickle
+        return texts[:2] == [key, value]
+    return False
 
 
 def _is_json(path: Path) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion_walkthrough.checks import shown
+from diffusion_walkthrough.checks import shown, warn
 from diffusion_walkthrough.files import UNREADABLE_NPZ
 from diffusion_walkthrough.files.archives import (
     MAX_CONTENTS,
@@ -108,7 +108,7 @@ def check_weights(path: Path, parameters: Mapping[str, Any], count: int) -> None
         count: how many numbers the network has.
 
     Raises ValueError if there are fewer in the file, it is damaged, or its weights were saved with
-    other parameters.
+    other parameters; warns if it does not say with which.
     """
     with opened(path) as arrays:
         _check_meaning(arrays, path, parameters)
@@ -118,6 +118,12 @@ def check_weights(path: Path, parameters: Mapping[str, Any], count: int) -> None
                 f"{path} does not fit the parameters beside it: it holds {found:,} numbers, and "
                 f"the network that they describe has {count:,}. The two files must come from one "
                 "save_model."
+            )
+        if unsaid := [name for name in _MEANING if name not in arrays.meaning]:
+            warn(
+                f"{path} does not say for which {', '.join(unsaid)} its weights were trained, so "
+                "that nobody can check whether the parameters beside it are those. If they are, "
+                "save the model again: then it says so."
             )
 
 

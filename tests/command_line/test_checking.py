@@ -304,6 +304,7 @@ def test_what_images_are_to_show_is_told_of_each():
         (["--guidance-scale", "2"], DIGITS, "--guidance-scale: this model's network is told no"),
         (["--guidance-scale", "2"], TOLD, "goes on towards what labels say. Say what: --labels"),
         (["--labels", "10"], TOLD, "--labels: digit=10 must be from 0 to 9, or -1"),
+        (["--labels", "0,1,2,3,4,5"], TOLD, "--labels 0,1,2,3,4,5 has 6 numbers, for 5 images"),
         (["--labels", "2,-2"], TOLD, "--labels: digit=-2 must be from 0 to 9"),
         (["--labels", "digits=1"], TOLD, "the model knows no digits. Did you mean 'digit'?"),
         (["--labels", "3"], TOLD_FACES, "Give the numbers their names: --labels hat=0,glasses=0"),
@@ -324,3 +325,72 @@ def test_data_come_with_the_labels_that_the_network_is_told(tmp_path):
         checking.labelled(str(tmp_path / "own.npz"), TOLD, "train")
     with pytest.raises(ValueError, match=r"own\.npz has one label for each"):
         checking.labelled(str(tmp_path / "own.npz"), TOLD_FACES, "train")
+
+
+def classes(folder, **pictures):
+    """A folder of so many pictures of each class."""
+    for name, count in pictures.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("L", (8, 8), 40 * i).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        ({"bee": 6, "cat": 6}, "lacks ape, so that the same numbers would stand for other classes"),
+        ({"cat": 6}, "lacks ape, bee, so that"),
+        ({"ape": 1, "bee": 3, "cat": 3, "dog": 3}, "has dog more, so that"),
+        ({"ape": 0, "bee": 3, "cat": 3}, None),
+    ],
+)
+def test_the_classes_of_two_folders_are_the_same(tmp_path, held_out, message):
+    train = classes(tmp_path / "train", ape=3, bee=3, cat=3, __MACOSX=0)
+    line = ["--data", str(train), "--held-out", str(classes(tmp_path / "test", **held_out))]
+    line = parse(["evaluate", "--model", "digits-conditional", *line])
+    if message is None:
+        assert checking.comparison(line).labels.tolist() == [1, 1, 1, 2, 2, 2]
+        return
+    with pytest.raises(ValueError, match=message):
+        checking.comparison(line)
+    line.model = "digits"  # which is told no labels
+    assert checking.comparison(line).labels is None
+
+
+@pytest.mark.parametrize(
+    ("label", "remedy"),
+    [
+        (10, "Train a network that is told of it: --set \"labels={'digit': 11}\"."),
+        (-2, "Number the classes from 0 on."),
+    ],
+)
+def test_labels_of_which_the_network_is_not_told_are_refused(tmp_path, capsys, label, remedy):
+    labels = np.arange(64) % 10
+    labels[5] = label
+    np.savez(tmp_path / "own.npz", images=to_uint8(IMAGES), labels=labels)
+    words = ["--parameters", "digits_conditional", "--folder", tmp_path / "run"]
+    told = refused(capsys, "train", "--data", tmp_path / "own.npz", *words)
+    assert f"has images with the label {label}, and the network is told digit from 0 to 9" in told
+    assert remedy in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_of_several_labels_each_is_looked_at():
+    labels = dict(TOLD_FACES.unet.labels) | {"glasses": 1}
+    unet = dataclasses.replace(TOLD_FACES.unet, labels=tuple(labels.items()))
+    with pytest.raises(ValueError, match=r"is told glasses from 0 to 0.*'glasses': 5, 'beard"):
+        checking.labelled("faces", dataclasses.replace(TOLD_FACES, unet=unet), "train")
+
+
+def test_the_labels_that_are_missing_are_named(tmp_path, pictures):
+    pixels = to_uint8(IMAGES)
+    np.savez(tmp_path / "half.npz", x_train=pixels, y_train=np.arange(64) % 10, x_test=pixels)
+    np.savez(tmp_path / "none.npz", images=pixels)
+    for name, split, remedy in [
+        ("half.npz", "test", "Put y_test into the .npz"),
+        ("none.npz", "train", "Put labels into the .npz"),
+        ("pictures", "train", "Put the pictures into a folder for each class"),
+    ]:
+        with pytest.raises(ValueError, match=remedy):
+            checking.labelled(str(tmp_path / name), TOLD, split)

@@ -58,6 +58,15 @@ def test_where_an_error_arose_is_shown_on_request(monkeypatch):
         main([*LINE, "--traceback"])
 
 
+def test_programs_are_answered_also_where_a_traceback_is_shown(capsys):
+    line = ["plan", "--parameters", "digits", "--set", "timesteps=0", "--json", "--traceback"]
+    assert main(line) == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["exit_code"] == 2
+    assert "timesteps=0" in json.loads(printed.out)["error"]
+    assert "Traceback" in printed.err
+
+
 def test_a_word_that_cannot_be_is_one_line_too(capsys):
     assert main(["traim"]) == 2
     printed = capsys.readouterr()

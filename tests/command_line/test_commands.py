@@ -154,18 +154,19 @@ def test_a_run_whose_learning_rate_falls_says_what_a_longer_one_needs(workshop, 
 def test_what_cannot_be_saved_on_the_way_ends_no_training(workshop, tmp_path, monkeypatch):
     """A picture's place is taken by a folder, a model's by a stranger who leaves later."""
     folder = tmp_path / "run"
-    (folder / "pictures" / "epoch-000001.png").mkdir(parents=True)
-    (folder / "model").mkdir()
     stranger = folder / "model" / "stranger.txt"
-    stranger.write_text("mine")
     draw = SampleHistory._draw
 
-    def leave_before_the_end(self, epochs):
+    def come_and_leave_before_the_end(self, epochs):
+        if epochs == 0:
+            (folder / "pictures" / "epoch-000001.png").mkdir(parents=True)
+            stranger.parent.mkdir()
+            stranger.write_text("mine")
         if epochs == 2:
             stranger.unlink()
         draw(self, epochs)
 
-    monkeypatch.setattr(SampleHistory, "_draw", leave_before_the_end)
+    monkeypatch.setattr(SampleHistory, "_draw", come_and_leave_before_the_end)
     words = train_words(workshop, folder, 2, "--quiet", "--pictures-every", "1")
     with pytest.warns(UserWarning, match="goes on without that") as caught:
         done = main(words)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 import zipfile
 
 import pytest
@@ -72,6 +73,55 @@ def test_the_model_of_a_run_stands_for_the_run(run, tmp_path):
     (named_so / "resume").mkdir(parents=True)
     assert places.run_folder(str(named_so)) == named_so
     assert places.run_folder(str(tmp_path / "model")) == tmp_path / "model"
+    (tmp_path / "of_a_notebook").mkdir()
+    (tmp_path / "of_a_notebook" / "checkpoint-000001.npz").touch()
+    assert places.run_folder(str(tmp_path / "of_a_notebook")) == tmp_path / "of_a_notebook"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["history.csv", "pictures/epoch-000010.png", "model", "model/thesis.txt"],
+)
+def test_a_folder_with_files_of_others_in_it_is_not_written_to(workshop, tmp_path, capsys, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("years of work")
+    told = refused(capsys, *train_words(workshop, tmp_path, 1))
+    assert f"a run would replace {name.partition('/thesis')[0]}" in told
+    assert "Name a new folder, or move that away." in told
+    assert (tmp_path / name).read_text() == "years of work"
+    assert not (tmp_path / "resume").exists()
+
+
+@pytest.mark.parametrize("name", ["model", "model/thesis.txt"])
+def test_a_run_whose_model_is_of_others_is_told_before_it_goes_on(tmp_path, name):
+    (tmp_path / "resume").mkdir()
+    (tmp_path / "resume" / ".lock").touch()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(FileExistsError, match=f"a run would replace {name}, which none"):
+        places.run_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize("begun", [".lock", "checkpoint-000001.npz"])
+@pytest.mark.parametrize("resume", ["resume", "checkpoints"])
+def test_a_run_that_has_begun_goes_on_in_its_folder(tmp_path, begun, resume):
+    """Also one that was killed before its first checkpoint, when it had drawn a picture."""
+    for name in (f"{resume}/{begun}", "pictures/epoch-000000.png", "history.csv", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "model").mkdir()
+    assert places.run_folder(str(tmp_path)) == tmp_path
+
+
+def test_what_a_run_does_not_replace_may_be_in_its_folder(tmp_path):
+    for name in ("resume/cv.pdf", "pictures/cat.png", "data.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert places.run_folder(str(tmp_path)) == tmp_path
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "resume").touch()
+    with pytest.raises(NotADirectoryError, match="resume is a file, and not a folder"):
+        places.run_folder(str(tmp_path / "new"))
 
 
 # Places ----------------------------------------------------------------------------------------
@@ -103,4 +153,42 @@ def test_a_damaged_checkpoint_is_left_to_who_knows_it(tmp_path):
     assert places.begun(tmp_path) is None
     (tmp_path / "resume").mkdir()
     (tmp_path / "resume" / "checkpoint-000003.npz").write_bytes(b"damaged")
+    assert places.begun(tmp_path) is None
+
+
+def described(folder, about):
+    (folder / "resume").mkdir(exist_ok=True)
+    path = folder / "resume" / "checkpoint-000001.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("about.json", about)
+
+
+def test_a_checkpoint_is_looked_at_with_little_memory(tmp_path):
+    described(tmp_path, '{"run": [' + "[]," * 5_000_000 + "[]]}")
+    tracemalloc.start()
+    assert places.begun(tmp_path) is None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epoch": "2"}, {"epoch": 1e999}, {"seed": []}, {"steps per epoch": None}, {"parameters": 3}],
+)
+def test_a_checkpoint_that_says_another_kind_of_thing_is_left_to_who_knows_it(tmp_path, change):
+    run = {"parameters": DiffusionParameters.digits().to_dict(), "seed": 0, "steps per epoch": 4}
+    run["number and shape of the images"] = [64, 8, 8, 1]
+    about = {"epoch": 2, "run": run}
+    described(tmp_path, json.dumps(about))
+    assert places.begun(tmp_path).epochs == 2
+    (about if "epoch" in change else run).update(change)
+    described(tmp_path, json.dumps(about))
+    assert places.begun(tmp_path) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes")
+def test_a_pipe_is_no_checkpoint(tmp_path):
+    (tmp_path / "resume").mkdir()
+    os.mkfifo(tmp_path / "resume" / "checkpoint-000001.npz")
     assert places.begun(tmp_path) is None

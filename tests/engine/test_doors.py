@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from pocket import pocket_model
+from tiny import TINY
 
 from diffusion_walkthrough.data import load_images
 from diffusion_walkthrough.engine import doors
+from diffusion_walkthrough.training import DiffusionModel
+from diffusion_walkthrough.unet import build_unet
 
 IMAGES = load_images("digits")[0][:6]
 
@@ -204,6 +209,8 @@ def test_an_image_counts_as_its_class_does_and_by_itself():
     np.testing.assert_array_equal(doors.by_class(None, {1: 3.0}, labels), [1, 3, 1, 3])
     weights = doors.by_class([1, 2, 3, 4], {1: 3.0, 2: 0}, np.array(labels, "float32"))
     np.testing.assert_array_equal(weights, [1, 6, 0, 12])
+    column = np.array(labels)[:, None]  # as keras.datasets.cifar10 has them
+    np.testing.assert_array_equal(doors.by_class(None, {1: 3.0}, column), [1, 3, 1, 3])
     assert doors.by_class("as it is", None, None) == "as it is"
 
 
@@ -213,6 +220,14 @@ def test_an_image_counts_as_its_class_does_and_by_itself():
         ((None, {0: 1.0}, None), "class_weight needs to know each image's class: pass the labels"),
         ((None, [1.0, 2.0], [0, 1]), r"must be a dictionary.*Write \{0: 1\.0\}"),
         ((None, {0: 1.0}, np.eye(3)), r"labels have shape \(3, 3\).*labels\.argmax\(axis=-1\)"),
+        ((None, {0: 1.0}, [[1, 2], [0, 1]]), r"shape \(2, 2\).*Choose the column, labels\[:, 0\]"),
+        ((None, {0: 1.0}, ["a", "b"]), "of type <U1. Number the classes, for example with np.uni"),
+        ((None, {0: 1.0}, [0.7, 1.7]), "labels must be whole numbers that int32 can hold"),
+        ((None, {0: 1.0}, [np.nan, 1]), "labels must be whole numbers that int32 can hold"),
+        ((None, {0: 1.0}, np.uint64([2**64 - 1, 1])), "labels must be whole numbers that int32"),
+        ((None, {0: 1.0}, [None, 1]), "are of type object"),
+        ((None, {0: 1.0}, {"digit": [0, 1]}), "labels are a dictionary with 'digit', but must be"),
+        (([[1], [2, 3]], {0: 1.0}, [0, 1]), "weights of type list cannot be made into one array"),
         ((None, {"0": 1.0}, [0, 1]), "a label in class_weight='0'.*=0, without quotes"),
         ((None, {0.5: 1.0}, [0, 1]), "a label in class_weight=0.5"),
         ((None, {0: None}, [0, 1]), r"class_weight\[0\]=None.*of at least 0"),
@@ -224,6 +239,102 @@ def test_an_image_counts_as_its_class_does_and_by_itself():
 def test_class_weights_that_cannot_be_used_are_refused(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):
         doors.by_class(*arguments)
+
+
+# Networks ----------------------------------------------------------------------------------------
+
+ONE = dataclasses.replace(TINY, unet=dataclasses.replace(TINY.unet, labels={"digit": 10}))
+TWO = dataclasses.replace(TINY, unet=dataclasses.replace(TINY.unet, labels={"a": 2, "b": 3}))
+LEARNED = dataclasses.replace(TINY, variance="learned", loss="kl")
+
+
+def network(*asked: tuple, answer: object = 1) -> keras.Model:
+    """A network that is shown inputs of some shapes; ``answer`` channels for each pixel."""
+    inputs = [keras.Input(shape) for shape in asked]
+    x = inputs[0]
+    x = x if len(x.shape) == 4 else keras.layers.Reshape(GRAY)(x)
+    return keras.Model(inputs, keras.layers.Conv2D(answer, 1)(x))
+
+
+GRAY, KNOWN = (8, 8, 1), (8, 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "asked", "answer"),
+    [
+        (TINY, (GRAY, ()), 1),
+        (TINY, (GRAY, (1,)), 1),
+        (TINY, ((None, None, 1), ()), 1),
+        (TINY, ((8, 8), ()), 1),
+        (TINY, (GRAY, (), ()), 1),
+        (TINY, (GRAY, (), KNOWN), 1),
+        (ONE, (GRAY, (), ()), 1),
+        (ONE, (GRAY, (), (1,)), 1),
+        (ONE, (GRAY, (), KNOWN, ()), 1),
+        (TWO, (GRAY, (), (2,)), 1),
+        (TWO, (GRAY, (), KNOWN, (None,)), 1),
+        (LEARNED, (GRAY, ()), 2),
+    ],
+)
+def test_a_network_that_is_shown_what_a_model_shows_is_taken(parameters, asked, answer):
+    given = network(*asked, answer=answer)
+    assert DiffusionModel(parameters, seed=0, network=given).network is given
+
+
+@pytest.mark.parametrize(
+    ("parameters", "asked", "answer", "said"),
+    [
+        (TINY, (GRAY,), 1, r"it is shown \(8, 8, 1\) and answers \(8, 8, 1\)"),
+        (
+            TINY,
+            ((16, 16, 1), ()),
+            1,
+            r"must be shown x_t \(8, 8, 1\), t \(\) and answer \(8, 8, 1\)",
+        ),
+        (TINY, ((8, 8, 3), ()), 1, r"it is shown \(8, 8, 3\), \(\)"),
+        (TINY, (GRAY, (5,)), 1, r"it is shown \(8, 8, 1\), \(5,\)"),
+        (TINY, (GRAY, ()), 2, r"and answers \(8, 8, 2\)\. Build it with these shapes"),
+        (LEARNED, (GRAY, ()), 1, r"and answer \(8, 8, 2\), as the parameters say"),
+        (ONE, (GRAY, ()), 1, r"t \(\), labels \(\) and answer"),
+        (TWO, (GRAY, (), ()), 1, r"labels \(2,\) and answer"),
+    ],
+)
+def test_a_network_of_other_shapes_is_refused_with_both(parameters, asked, answer, said):
+    with pytest.raises(ValueError, match=rf"^network=<Functional.*{said}"):
+        DiffusionModel(parameters, seed=0, network=network(*asked, answer=answer))
+
+
+def test_a_network_that_answers_twice_or_without_channels_is_refused():
+    x_t, t = keras.Input(GRAY), keras.Input(())
+    for answer in ([x_t, x_t], keras.layers.Reshape((8, 8))(x_t)):
+        with pytest.raises(ValueError, match=r"and answers \(8, 8"):
+            DiffusionModel(TINY, seed=0, network=keras.Model([x_t, t], answer))
+
+
+class Unbuilt(keras.Model):
+    """A model of no known shapes."""
+
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (3, "leave it out"),
+        ("unet", "leave it out"),
+        ([], "leave it out"),
+        (build_unet, "leave it out"),
+        (keras.layers.Dense(1), "leave it out"),
+        (keras.Sequential([keras.layers.Dense(1)]), "leave it out"),
+        (Unbuilt(), "leave it out"),
+        (pocket_model(), "the network in it, which is its attribute network"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_functional_network_is_refused(value, said):
+    with pytest.raises(TypeError, match=f"network must be a functional model.*{said}"):
+        DiffusionModel(TINY, seed=0, network=value)
 
 
 # Options and callbacks ---------------------------------------------------------------------------
@@ -249,6 +360,7 @@ def test_class_weights_that_cannot_be_used_are_refused(arguments, message):
         {"validation_split": float("nan")},
         {"shuffle": "no"},
         {"shuffle": 1},
+        {"validation_freq": 0},
     ],
     ids=str,
 )
@@ -261,6 +373,7 @@ def test_numbers_that_cannot_be_are_refused_by_their_names(options):
 def test_numbers_that_can_be_are_not():
     doors.check_numbers(epochs=0, batch_size=np.int64(3), validation_split=0, shuffle=False)
     doors.check_numbers(epochs=None, steps_per_epoch=None)
+    doors.check_numbers(validation_freq=[1, 3])
 
 
 SETTERS = [

@@ -321,6 +321,19 @@ def test_what_was_before_is_told_to_those_that_ask_for_it():
         check_options(careful, {"before": None})
 
 
+def test_an_option_may_be_an_array_or_a_list():
+    def dimmed(denoise, schedule, x_t, t, s, z, by=1.0):
+        return x_t * by[0], x_t
+
+    model = pocket_model()
+    ones, options = np.ones((2, 8, 8, 1)), {"x_T": np.ones((2, 8, 8, 1)), "steps": 1}
+    for by in ([0.5], np.array([0.25]), np.array([0.5])):
+        drawn = model.sample(2, step=dimmed, by=by, **options)
+        np.testing.assert_array_equal(drawn, ones * by[0])
+    with pytest.raises(TypeError, match="eta must be a finite number from 0 to 1"):
+        model.sample(2, step="ddim", eta=np.array([0.5]), **options)
+
+
 def test_a_walk_of_whole_steps_counts_in_whole_numbers():
     assert kind_of([9, np.int64(3), -1]) == "int32"
     assert kind_of([9, 3.0, -1]) == kind_of([np.float32(2), -1]) == "float32"

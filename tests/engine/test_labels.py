@@ -50,6 +50,12 @@ def test_several_labels_are_columns():
         ([1.0, 1, 2], ONE, r"labels\[0\]=1\.0: labels are of type float64"),
         ([True] * 3, ONE, "labels are of type bool"),
         (["a"] * 3, ONE, "labels are of type"),
+        (
+            [None] * 3,
+            ONE,
+            r"labels\[0\]=None: labels are of type object, and must be whole numbers",
+        ),
+        (np.uint64([2**64 - 1] * 3), ONE, r"labels\[0\]=18446744073709551615: digit must be"),
         ([1, 2], ONE, r"shape \(2,\), but must be \(3,\).* There must be as many as images, 3\."),
         (np.eye(10, dtype=int)[:3], ONE, r"0 and 1 for each class: pass labels\.argmax\(axis=-1\)"),
         ([[1, 2]] * 3, ONE, r"Choose the column: labels\[:, 0\]"),
@@ -61,6 +67,24 @@ def test_several_labels_are_columns():
 def test_wrong_labels_are_refused_in_words(labels, described, message):
     with pytest.raises(ValueError, match=message):
         checked_labels(labels if labels is None else np.array(labels), described, 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[1], [2, 3], [1]], r"labels of type list cannot be made into one array \(.*equal length"),
+        ({"digit": [1, 2, 3]}, "labels are a dictionary with 'digit', but must be an array"),
+        ({}, "labels are a dictionary with nothing"),
+    ],
+)
+def test_what_is_no_array_is_no_labels(labels, message):
+    with pytest.raises(ValueError, match=message):
+        checked_labels(labels, ONE, 3)
+    if isinstance(labels, list):
+        with pytest.raises(ValueError, match=message):
+            labels_for(labels, ONE, 3)
+        with pytest.raises(ValueError, match=message.replace("labels", r"labels\['digit'\]", 1)):
+            labels_for({"digit": labels}, ONE, 3)
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,15 @@ def test_a_run_that_has_ended_is_shown_as_it_was_and_takes_more_epochs(undisturb
     assert_same_run(train(tmp_path), undisturbed)
 
 
+def test_a_run_that_began_at_a_later_epoch_has_ended_too(tmp_path):
+    for _ in range(2):
+        model = new_model()
+        options = {"initial_epoch": 2, "callbacks": [ResumeTraining(tmp_path)]}
+        history = model.fit(IMAGES, epochs=3, verbose=0, **options)
+        assert (history.epoch, int(ops.convert_to_numpy(model.optimizer.iterations))) == ([2], 7)
+    assert [path.name for path in tmp_path.glob("*.npz")] == ["checkpoint-000003.npz"]
+
+
 @pytest.mark.parametrize("best", [False, True])
 def test_a_run_that_another_callback_stops_has_ended(best, tmp_path):
     def run(**options):
@@ -301,6 +310,24 @@ def test_the_best_weights_are_the_ended_run_s_also_if_it_was_not_stopped(tmp_pat
 def test_a_run_that_was_stopped_goes_on_with_more_epochs(undisturbed, tmp_path):
     stopped = train(tmp_path, epochs=2, callbacks=[Flat(restore_best_weights=True)])
     assert len(stopped.epochs) == 2
+    assert_same_run(train(tmp_path), undisturbed)
+
+
+class StopAfter(InterruptAfter):
+    """Ends ``fit`` after so many steps, as a callback with a limit of time does."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps -= 1
+        self.model.stop_training |= self.steps == 0
+
+
+@pytest.mark.parametrize("steps", [3, 10])
+def test_an_epoch_that_a_callback_cuts_is_trained_again_if_there_are_more(
+    steps, undisturbed, tmp_path
+):
+    cut = train(tmp_path, epochs=2, callbacks=[StopAfter(steps)])
+    assert len(cut.epochs) == 1 + steps // 7
+    assert_same_run(train(tmp_path, epochs=2), cut)  # the same lines: it has ended
     assert_same_run(train(tmp_path), undisturbed)
 
 
@@ -580,6 +607,22 @@ def test_arrays_that_are_missing_or_others_change_nothing(folder):
             train(folder, model=model)
         for found, value in zip(state(model), before, strict=True):
             np.testing.assert_array_equal(found, value)
+
+
+def test_a_description_is_neither_written_nor_read_at_any_length(tmp_path, monkeypatch):
+    path, about = tmp_path / "checkpoint-000001.npz", {"format": FILE_FORMAT, "run": {}}
+    write_checkpoint(path, {**about, "history": [0] * 500}, [])
+    monkeypatch.setattr(resuming, "_MOST_ABOUT", 1000)
+    with pytest.raises(ValueError, match=r"about\.json has \d+ bytes, more than the 1000"):
+        newest_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match=r"more than the 1000 .*Let an epoch have more steps"):
+        write_checkpoint(path, {**about, "history": [0] * 500}, [])
+
+
+def test_a_history_of_80_000_epochs_fits(tmp_path):
+    logs = dict.fromkeys(("loss", "learning_rate", "gradient_norm", "val_loss"), [1 / 3] * 80_000)
+    about = {"history": {"epoch": [*range(80_000)], "logs": logs}}
+    write_checkpoint(tmp_path / "checkpoint-080000.npz", about, [])
 
 
 def test_a_checkpoint_that_inflates_is_damaged(folder, undisturbed, monkeypatch):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 from pocket import compiled, digits, numpy, pocket_model
-from tiny import TINY
+from tiny import SMALLEST_UNET, TINY
 
 from diffusion_walkthrough.checkpoints import load_model, save_model
 from diffusion_walkthrough.engine.resuming import ResumeTraining
-from diffusion_walkthrough.training import (
-    DiffusionModel,
-)
+from diffusion_walkthrough.guidance import inpaint
+from diffusion_walkthrough.loss import bits_per_dim
+from diffusion_walkthrough.training import DiffusionModel, Questions
 
 BACKEND = keras.backend.backend()
 
@@ -41,6 +42,41 @@ def test_single_batches_are_trained_on_and_tested():
     assert len(set(losses)) == 20, "each step asks anew"
     assert model.test_on_batch(digits(32)) < before
     assert compiled().test_on_batch(digits(32), sample_weight=np.zeros(32)) == 0
+
+
+@pytest.mark.parametrize("optimizer", [None, "keras"])
+def test_each_part_of_a_step_is_asked_anew_in_another_process_too(optimizer, monkeypatch):
+    asked, iterations = [], []
+    adam = keras.optimizers.Adam(1e-3, gradient_accumulation_steps=2)
+    model = compiled(adam if optimizer else None, gradient_accumulation_steps=2)
+    monkeypatch.setattr(Questions, "batch", spied(Questions.batch, asked))
+    for _ in range(4):
+        model.train_on_batch(digits(8))
+        iterations.append(int(numpy(model.optimizer.iterations)))
+    assert iterations == [0, 1, 1, 2]
+    assert [epoch for epoch, _ in asked] == [0, 1, 2, 3]
+
+
+def spied(batch, asked):
+    """The method ``Questions.batch``, whose places are written down."""
+
+    def spy(self, *place):
+        asked.append(place)
+        return batch(self, *place)
+
+    return spy
+
+
+def test_a_rate_of_0_is_told_of():
+    model = compiled(keras.optimizers.SGD(0.0))
+    with pytest.warns(
+        UserWarning, match="the learning rate of this optimizer is 0, so that nothing"
+    ):
+        model._check_not_over(1)
+    model = compiled(keras.optimizers.SGD(0.1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model._check_not_over(1)
 
 
 @pytest.mark.parametrize("option", [{"loss": "mse"}, {"metrics": ["mae"]}])
@@ -255,6 +291,9 @@ def test_classes_count_as_much_as_they_are_told_to():
     alone.epochs_asked = 1
     expected = alone.fit(images, sample_weight=0.5 * (labels == 0), verbose=0).history["loss"]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for split in (0.0, 0.5):
+        with pytest.raises(ValueError, match="labels are a dictionary with 'digit'"):
+            model.fit(images, {"digit": labels}, validation_split=split, verbose=0)
     with pytest.raises(ValueError, match=r"class_weight needs.*labels as y"):
         model.fit(images, class_weight={0: 1.0}, verbose=0)
 
@@ -438,6 +477,31 @@ def test_keras_s_default_float_changes_nothing():
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert found[-1].dtype == np.float32
+
+
+@pytest.mark.parametrize("floatx", ["float64", "float16"])
+def test_a_real_unet_draws_whatever_keras_s_default_float(floatx):
+    unet = dataclasses.replace(SMALLEST_UNET, labels=(("digit", 10),))
+    model = DiffusionModel(dataclasses.replace(TINY, unet=unet), seed=0)
+    images = np.linspace(-1, 1, 32, dtype="float32").reshape(2, 4, 4, 1)
+
+    def results():
+        steps, known = {"steps": 3, "seed": 0}, images > 0.5
+        drawn = model.sample(2, labels=3, guidance_scale=2.0, **steps)
+        answer = model.network([images, np.array([2, 5]), np.array([0, 1])])
+        levels = np.round(images * 8) / 8
+        bits = bits_per_dim(model.denoise, model.schedule, levels, levels=17, seed=0)[0]
+        whole = inpaint(model.denoise, model.schedule, images, known, **steps)
+        return [drawn, numpy(answer), bits, numpy(whole)]
+
+    expected, before = results(), keras.config.floatx()
+    keras.config.set_floatx(floatx)
+    try:
+        found = results()
+    finally:
+        keras.config.set_floatx(before)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_without_a_seed_the_questions_follow_keras_s():

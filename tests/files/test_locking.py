@@ -83,6 +83,45 @@ def test_where_there_are_no_locks_nobody_is_stopped(tmp_path, holder, monkeypatc
     def fail(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(fcntl, "lockf", fail)
+    monkeypatch.setattr(fcntl, "flock", fail)
     with FolderLock(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"{os.getpid()} on ")
+
+
+def is_free(folder):
+    """Whether another process could lock a folder."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    return subprocess.run(command, input=b"\n", check=False).returncode == 0
+
+
+@pytest.mark.parametrize("what", ["a read", "a lock in it", "the lock before it"])
+def test_no_other_handle_of_the_process_lets_go_of_its_lock(tmp_path, what):
+    before = FolderLock(tmp_path)
+    if what == "the lock before it":  # of a cell that was interrupted, and is forgotten later
+        before.acquire()
+    with FolderLock(tmp_path):
+        if what == "a read":
+            assert holder_of(tmp_path) == os.getpid()
+        if what == "a lock in it":
+            before.acquire()
+        before.release()
+        assert not is_free(tmp_path)
+        assert holder_of(tmp_path) == os.getpid()
+    assert is_free(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_does_not_keep_the_lock_of_its_parent(tmp_path):
+    ours, its = os.pipe()
+    with FolderLock(tmp_path) as lock:
+        if not (child := os.fork()):
+            os.close(its)
+            os.read(ours, 1)
+            lock.release()
+            os._exit(0)
+    try:
+        assert is_free(tmp_path)
+    finally:
+        os.close(its)
+        os.close(ours)
+        assert os.waitpid(child, 0)[1] == 0

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffusion_walkthrough.files import pictures
-from diffusion_walkthrough.files.pictures import SUFFIXES, read_folder, read_picture
+from diffusion_walkthrough.files.pictures import SUFFIXES, class_names, read_folder, read_picture
 
 
 def save(path, pixels, mode=None, **options):
@@ -197,6 +197,36 @@ def test_a_picture_of_another_kind_is_told_without_python_s_objects(tmp_path):
         read_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("image_size", "message"),
+    [
+        (None, r"from 0\.0\d+ to 0 MB, each of 100x100 pixels.*Pass image_size, or move"),
+        (90, r"The 20 pictures in .* each of 90x90 pixels.*Pass a smaller image_size, or move"),
+        (8, None),
+    ],
+)
+def test_a_folder_does_not_grow_far_beyond_its_files(tmp_path, monkeypatch, image_size, message):
+    monkeypatch.setattr(pictures, "ROOM", 50_000)
+    for i in range(20):
+        save(tmp_path / f"{i}.png", np.zeros((100, 100), np.uint8))
+    read = []
+    one = pictures.read_picture
+    monkeypatch.setattr(pictures, "read_picture", lambda *some: read.append(some) or one(*some))
+    if message is None:
+        assert read_folder(tmp_path, image_size)[0].shape == (20, 8, 8, 1)
+        return
+    with pytest.raises(ValueError, match=message):
+        read_folder(tmp_path, image_size)
+    assert len(read) == 1
+
+
+def test_pictures_as_large_as_their_files_may_be_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "ROOM", 50_000)
+    for i in range(20):
+        save(tmp_path / f"{i}.png", np.random.default_rng(i).integers(0, 256, (100, 100)))
+    assert read_folder(tmp_path)[0].shape == (20, 100, 100, 1)
+
+
 def left_out(folder: Path) -> str:
     with pytest.warns(UserWarning, match="left out") as caught:
         read_folder(folder)
@@ -214,6 +244,25 @@ def test_what_is_left_out_is_counted_with_the_reason(tmp_path):
     for piece in ("2 that end in .heic", "1 that end in .ppm", "1 that end in .jfif", ".avif"):
         assert piece in said
     assert f"2 in folders of its subfolders, such as {tmp_path / 'cats' / 'black'}" in said
+
+
+@pytest.mark.parametrize(
+    "suffix", [".raf", ".orf", ".rw2", ".JIF", ".apng", ".heics", ".pef", ".mpo", ""]
+)
+def test_other_kinds_of_pictures_are_counted(tmp_path, suffix):
+    save(tmp_path / "a.png", grey(0))
+    (tmp_path / f"b{suffix}").write_bytes(b"x")
+    what = f"1 that end in {suffix.lower()}" if suffix else "1 without a suffix"
+    assert what in left_out(tmp_path)
+
+
+def test_folders_of_the_system_are_no_classes_and_empty_ones_are(tmp_path):
+    for name in ("__MACOSX", "@eaDir", "#recycle", ".cache", "ape"):
+        (tmp_path / name).mkdir()
+    for name in ("bee", "cat", "@eaDir"):
+        save(tmp_path / name / "a.png", grey(0))
+    assert class_names(tmp_path) == ["ape", "bee", "cat"]
+    assert read_folder(tmp_path)[1] == [1, 2]
 
 
 def test_what_is_no_picture_or_hidden_is_not_counted(tmp_path):

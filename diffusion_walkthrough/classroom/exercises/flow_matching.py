@@ -33,7 +33,7 @@ def check_euler_step(attempt: Callable[..., Any]) -> Verdict:
          "of s: multiply by the way in s."),
         (x + v, "The velocity is what x changes for each unit of s: multiply by the way in s."),
         (v * (s_next - s), "That is the step alone. Add it to where you stand."),
-        (s_next / s * x, "Only the noise shrinks in that proportion, and only if x_0 is 0."),
+        (s_next / s * x, "Only the noise shrinks in that proportion; x does so only if x_0 is 0."),
         (x, "That is x again: nothing has moved."),
         ((1 - s_next) * x + s_next * v, "That mixes x and v as a line mixes image and noise. But "
          "v is a velocity: x moves along it."),
