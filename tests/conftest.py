@@ -22,13 +22,13 @@ if os.environ.get("MUTANT"):
 
 
 class OwnCores:
-    """Gives each of several workers its share of the cores, which then take turns less often.
+    """Gives the notebooks of each of several workers its share of the cores: they wait less.
 
-    A plugin, as the hooks of this file are not called for notebooks, which lie elsewhere. What is
-    about cores, and a browser, have all of them.
+    A plugin, as the hooks of this file are not called for notebooks, which lie elsewhere. All
+    cores, which share a batch then (``engine.cores``), are for tests, and for two pages that train.
     """
 
-    ALL = ("08b_the_machine.ipynb", "test_cores.py")
+    ON_ALL = ("00_start_here.ipynb", "08b_the_machine.ipynb")
 
     def __init__(self, worker, workers):
         """For the worker of a number from 0 on."""
@@ -39,8 +39,8 @@ class OwnCores:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item):
         """A notebook's kernel, which starts here, has the cores of its worker."""
-        whole = item.path.name in self.ALL or item.path.parent.name == "browser"
-        os.sched_setaffinity(0, self.all if whole else self.own)
+        is_shared = item.path.suffix == ".ipynb" and item.path.name not in self.ON_ALL
+        os.sched_setaffinity(0, self.own if is_shared else self.all)
 
 
 def pytest_configure(config):
