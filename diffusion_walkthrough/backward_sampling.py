@@ -209,7 +209,7 @@ def stops(
     Args:
         step: a kind of step, such as :func:`ddpm_step`, whose arguments and result it has.
         steps, start: how many, evenly spaced, or the t at which to ask; see :func:`times`.
-        x_T, seed: what stands at the start, noise if None; of all noise (``SeedGenerator``s go on).
+        x_T, seed: what stands at the start, noise if None; seed of all noise, or a SeedGenerator.
         shared_noise_steps: for how many steps the batch shares its noise; 0 for the start alone.
         told: what ``denoise`` is told beside x_t and t, such as labels, each ``(batch, …)``.
         every_stop, own: False leaves out most, which is faster; options of the step.

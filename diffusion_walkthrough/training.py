@@ -143,15 +143,15 @@ class DiffusionModel(TrainedOnQuestions):
             network: another network in the place of ``build_unet(parameters.unet)``.
             **options: as for ``keras.Model``.
 
-        Raises TypeError or ValueError for a network that is asked or answers in other shapes.
+        Raises TypeError or ValueError for a network that is shown, or answers, other shapes.
         """
         super().__init__(parameters, seed, **options)
         parameters = self.diffusion_parameters
         self.schedule = NoiseSchedule.from_parameters(parameters.schedule)
         check_prediction(self.schedule, parameters.prediction)
-        learned, self.network_given = parameters.variance == "learned", given(network, parameters)
+        self.network_given = given(network, parameters)
         with dtype_policy(parameters.training.precision):
-            self.network = build_unet(parameters.unet, learned) if network is None else network
+            self.network = network or build_unet(parameters.unet, parameters.variance == "learned")
         self.ask, labels = side_by_side(self.network), parameters.unet.labels
         reading = self.schedule, parameters.prediction, parameters.variance, labels, self.beside
         self.denoise = denoiser(CompiledNetwork(self.network), *reading)

@@ -32,8 +32,8 @@ HISTORY, PICTURES, CHECKPOINTS = "history.csv", "pictures", "checkpoint-*.npz"
 #: The small trained models that ship with the package.
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
-#: Of the description of a checkpoint, with a history of some 50,000 epochs.
-_MOST_BYTES = 4 * 1024**2
+#: Of the description of a checkpoint: as much as ``engine.resuming`` writes.
+_MOST_BYTES = 8 * 1024**2
 
 
 class Begun(NamedTuple):
