@@ -166,7 +166,8 @@ def test_every_sampler_walks_with_guidance(name):
     found = walk(SAMPLERS[name], asked, SCHEDULE, shape, seed=0, steps=3, told=told)
 
     def alone(x_t, t):
-        answers = [network([x_t, t, labels]) for labels in (told[0], np.array([-1, -1]))]
+        both = (told[0], np.array([-1, -1]))
+        answers = [numpy(network([x_t, t, labels])) for labels in both]
         answer = answers[1] + told[1].reshape(-1, 1, 1, 1) * (answers[0] - answers[1])
         return Denoiser(lambda *_, **__: answer, SCHEDULE)(x_t, t)
 
