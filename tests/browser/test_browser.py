@@ -32,7 +32,7 @@ FAILURES = ROOT / "browser-failures"
 RUN_DEADLINE = 600  # seconds for all cells of a notebook
 MOVE_DEADLINE = 60  # seconds for a picture to follow its slider
 SLOWEST_MEDIAN = 1500  # milliseconds from key press to picture; the goal is 60, 250 with a network
-PRESSES, REST = 12, 0.15  # key presses to measure, and seconds between picture and next press
+PRESSES, REST = 8, 0.15  # key presses to measure, and seconds between picture and next press
 CONTROLS = ".noUi-handle, .widget-dropdown select"
 OUTPUT = "ancestor::div[contains(@class, 'jp-OutputArea-output')]"
 #: What a page does, and less of it, where a widget shows what has come of it. Each stands in one.
