@@ -10,7 +10,6 @@ the next :func:`load_model` or :func:`save_model` puts it back.)
 from __future__ import annotations
 
 import os
-import random
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,11 @@ import keras
 
 from diffusion_walkthrough import checks
 from diffusion_walkthrough.checks import did_you_mean, integer, shown
-from diffusion_walkthrough.engine.precision import dtype_policy
 from diffusion_walkthrough.files import UNREADABLE_NPZ, keras_archives, plain_data, writing
 from diffusion_walkthrough.files.folders import PARAMETERS_FILES, model_of_run
 from diffusion_walkthrough.files.published_weights import (
     load_published_weights as load_published_weights,
 )
-from diffusion_walkthrough.files.structures import structure
 from diffusion_walkthrough.files.weights import (
     WEIGHTS_FILES,
     check_weights,
@@ -40,7 +37,6 @@ from diffusion_walkthrough.parameters import (
 )
 from diffusion_walkthrough.planner.counting import count_parameters
 from diffusion_walkthrough.training import DiffusionModel
-from diffusion_walkthrough.unet import build_unet
 
 #: The small trained models that ship with the package, by folder name.
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -125,7 +121,7 @@ def _check_network(model: DiffusionModel) -> None:
     found, described = model.network.count_params(), _count(model.diffusion_parameters)
     if found != described:
         what = f"has {found:,} weights, and the one that its parameters describe {described:,}"
-    elif model.network_given and not _is_described(model):
+    elif model.network_given and not model.is_described():
         what = "computes something else with its weights than the one that its parameters describe"
     else:
         return
@@ -134,17 +130,6 @@ def _check_network(model: DiffusionModel) -> None:
         "parameters of its network; or keep the weights of a network of your own with "
         "model.network.save_weights('own.weights.h5')."
     )
-
-
-def _is_described(model: DiffusionModel) -> bool:
-    """Whether the network is what its parameters would build."""
-    parameters, before = model.diffusion_parameters, random.getstate()
-    try:  # the weights are drawn, too, which is not to be noticed
-        with keras.device("cpu:0"), dtype_policy(parameters.training.precision):
-            described = build_unet(parameters.unet, parameters.variance == "learned")
-    finally:
-        random.setstate(before)
-    return structure(model.network) == structure(described)
 
 
 def _where_we_are() -> tuple[Path, ...]:
@@ -302,7 +287,8 @@ def _check_keras_file(path: Path, config: dict[str, Any]) -> None:
     for name in ("seed", "epochs_asked"):
         integer(name, config["config"].get(name) or 0, minimum=0)
     parameters = DiffusionParameters.from_dict(config["config"]["parameters"], version=1)
-    found, needed = keras_archives.check_arrays(path), _count(parameters)
+    needed = _count(parameters)
+    found = keras_archives.check_arrays(path, needed)
     if found < needed:
         raise ValueError(
             f"it holds {found:,} numbers, and its model needs {needed:,}; a network of one's own "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
 import os
@@ -475,6 +476,28 @@ def test_a_network_of_as_many_weights_that_computes_something_else_is_not_saved(
     with pytest.raises(ValueError, match=r"its weights.*not build it again.*network\.save_weights"):
         save_model(model, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_one_s_own_is_neither_saved_nor_copied_as_another(tmp_path):
+    """By Keras's own ways, which know the parameters alone: it came back as the UNet of these."""
+    unet = DiffusionModel(TINY, seed=0).network
+    network = keras.Model(unet.inputs, unet.output * 2.0)
+    model = DiffusionModel(TINY, seed=0, network=network)
+    model.compile()
+    path = tmp_path / "own.keras"
+    checkpoint = keras.callbacks.ModelCheckpoint(path)
+    for keep in (
+        lambda: model.save(path),
+        lambda: model.fit(np.zeros((4, 4, 4, 1)), verbose=0, callbacks=[checkpoint]),
+        lambda: keras.models.clone_model(model),
+        lambda: copy.deepcopy(model),
+    ):
+        with pytest.raises(ValueError, match=r"would build another in its place\. Keep its"):
+            keep()
+    assert not path.exists()
+    weights = keras.callbacks.ModelCheckpoint(tmp_path / "own.weights.h5", save_weights_only=True)
+    model.fit(np.zeros((4, 4, 4, 1)), verbose=0, callbacks=[weights])
+    DiffusionModel(TINY, network=network).load_weights(tmp_path / "own.weights.h5")
 
 
 @pytest.mark.parametrize("name", ["model", "model.keras"])

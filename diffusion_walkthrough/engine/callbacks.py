@@ -67,8 +67,12 @@ class AveragedWeights(keras.callbacks.Callback):
         optimizer = bare_optimizer(self.model.optimizer)
         if not int(ops.convert_to_numpy(optimizer.iterations)):
             return []
-        averages = getattr(optimizer, "averages", [])
-        return list(zip(self.model.trainable_variables, averages, strict=False))
+        if not getattr(optimizer, "averages", []):
+            return []
+        # By weight: what was frozen, or unfrozen, since the optimizer was built moves no place.
+        averages = {id(w): a for w, a in zip(optimizer.trained(), optimizer.averages, strict=True)}
+        weights = (w for w in self.model.trainable_variables if id(w) in averages)
+        return [(weight, averages[id(weight)]) for weight in weights]
 
     def show_average(self) -> None:
         """Put the averages into the model, and remember the training's own weights."""

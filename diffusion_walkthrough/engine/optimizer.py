@@ -28,6 +28,7 @@ class AveragingAdam(keras.optimizers.Optimizer):
 
     Attributes:
         averages: one variable for each weight that is trained; empty without a momentum.
+        trained: hands out these weights, once the optimizer is built.
         tally: float32 ``(4,)``: the sum of the gradients' global norms before clipping; over how
             many steps; how many steps were skipped; and which was the first of these, from 1.
     """
@@ -74,7 +75,7 @@ class AveragingAdam(keras.optimizers.Optimizer):
             return
         super().build(variables)
         trained = list(variables)
-        self._trained = lambda: trained  # Keras would take a list for the optimizer's own
+        self.trained = lambda: trained  # Keras would take a list for the optimizer's own
         self.means = [self.add_variable_from_reference(v, "mean") for v in variables]
         self.squares = [self.add_variable_from_reference(v, "square") for v in variables]
         self.tally = self.add_variable((4,), dtype="float32", name="tally", initializer="zeros")
@@ -88,7 +89,7 @@ class AveragingAdam(keras.optimizers.Optimizer):
         """Take a step along the gradients, one for each variable; or a part of a step."""
         if not self.built:
             self.build(trainable_variables)
-        variables = self._trained() if trainable_variables is None else list(trainable_variables)
+        variables = self.trained() if trainable_variables is None else list(trainable_variables)
         grads = _mean_over_replicas([ops.convert_to_tensor(g) for g in grads])
         if self.parts == 1:
             self._take_step(grads, variables)

@@ -111,6 +111,14 @@ class ResumeTraining(keras.callbacks.Callback):
             BlockingIOError: if another process trains in the folder.
             OSError: if a checkpoint cannot be written; the one before it is still there.
         """
+        for other in options["callbacks"]:
+            if isinstance(other, keras.callbacks.SwapEMAWeights) and other.swap_on_epoch:
+                raise ValueError(
+                    "SwapEMAWeights(swap_on_epoch=True) has the averages in the model between "
+                    "epochs, where ResumeTraining saves it: a run would go on from these. Leave "
+                    "swap_on_epoch out, or let the parameters average: "
+                    "TrainingParameters(ema_momentum=…)."
+                )
         make_folder(self.folder)
         with FolderLock(self.folder):
             tidy(self.folder)
@@ -140,14 +148,17 @@ class ResumeTraining(keras.callbacks.Callback):
         done = about["planned"] if about["stopped"] else about["epoch"]
         ended = done >= options["epochs"]
         with opened_archive(found.path) as archive:
-            places = _variables(model)
-            if not ended and "own/00000" in array_names(archive):
+            places, shows_average = _variables(model), "own/00000" in array_names(archive)
+            if not ended and shows_average:
                 own = {f"own/{i:05d}": v for i, v in enumerate(model.trainable_variables)}
                 places |= own  # read last, these stay
             _check_arrays(found.path, archive, places)
             for name, variable in places.items():
                 variable.assign(read_array(archive, name))
         model.epochs_asked, model.holds_average = about["asked"], ended
+        if ended and self._averaged and not shows_average:  # saved on the way to more epochs
+            self._averaged.set_model(model)
+            self._averaged.on_train_end()
         options["initial_epoch"] = about["epoch"]
         self._past = about["history"]["epoch"], about["history"]["logs"]
         model.history.epoch, model.history.history = self._past
@@ -206,6 +217,7 @@ def _description(model: Any, questions: Any) -> dict[str, Any]:
     about["parameters"] = model.diffusion_parameters.to_dict()
     optimizer = bare_optimizer(model.optimizer)
     about["optimizer"] = {"kind": type(optimizer).__name__, **optimizer.get_config()}
+    about["optimizer"].pop("name", None)  # Keras numbers those of a process
     if not isinstance(about["optimizer"].get("learning_rate"), Mapping):
         about["optimizer"].pop("learning_rate", None)  # a callback may have changed the number
     for name in ("batch_size", "shuffle", "images", "labels", "weights"):
@@ -234,6 +246,7 @@ def _check_same_run(found: Checkpoint, run: dict[str, Any]) -> None:
             f"{found.path} does not say well enough what run it is of ({str(error)[:300]}). Choose "
             "another folder for a new run."
         ) from error
+    old.pop("optimizer.name", None)  # in earlier files
     for name in old | new:
         if old.get(name) != new.get(name):
             was, is_now = checks.shown(old.get(name)), checks.shown(new.get(name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -36,6 +37,7 @@ from diffusion_walkthrough.engine.labels import (
 from diffusion_walkthrough.engine.optimizer import bare_optimizer, calls_taken, replica_count
 from diffusion_walkthrough.engine.precision import floats_of_32_bits, warn_of_another_policy
 from diffusion_walkthrough.engine.resuming import ResumeTraining
+from diffusion_walkthrough.files.structures import structure
 from diffusion_walkthrough.parameters import DiffusionParameters
 
 
@@ -174,10 +176,38 @@ class TrainedOnQuestions(keras.Model):
         return parameters.training.label_dropping if parameters.unet.labels else 0.0
 
     def get_config(self) -> dict[str, Any]:
-        """What Keras needs to build the model again."""
+        """What Keras needs to build the model again, to load or to copy it.
+
+        Raises ValueError if the model was given a network that it would not have then.
+        """
+        if getattr(self, "network_given", False) and not self.is_described():
+            raise ValueError(
+                "the model's network is one that was given, and Keras, which keeps the parameters "
+                "alone, would build another in its place. Keep its weights with "
+                "model.network.save_weights('own.weights.h5') (ModelCheckpoint: "
+                "save_weights_only=True), and build the model around it anew to load or copy it."
+            )
+        return self._config()
+
+    def save(self, *args: Any, **options: Any) -> None:
+        """Save as ``keras.Model.save`` does, which begins a file before it asks ``get_config``."""
+        self.get_config()
+        super().save(*args, **options)
+
+    def _config(self) -> dict[str, Any]:
         parameters = self.diffusion_parameters.to_dict()
         names = ("seed", "epochs_asked", "name")
         return {"parameters": parameters, **{name: getattr(self, name) for name in names}}
+
+    def is_described(self) -> bool:
+        """Whether a model that is built again from the parameters has this network."""
+        before = random.getstate()
+        try:  # the weights are drawn, too, which is not to be noticed
+            with keras.device("cpu:0"):
+                described = type(self).from_config(self._config()).network
+        finally:
+            random.setstate(before)
+        return structure(self.network) == structure(described)
 
     @floats_of_32_bits()
     def compile(self, optimizer: Any = None, **options: Any) -> None:

@@ -23,6 +23,7 @@ from diffusion_walkthrough.files.plain_data import MAX_BYTES, decode_json
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MEMBERS = {CONFIG, WEIGHTS, "metadata.json"}
 MAX_OBJECTS = 10_000  # groups and arrays; the largest network of the presets has some 4,000
+MOST_COPIES = 8  # of the weights: themselves, and what an optimizer keeps for each, with averages
 
 #: How a file of Keras begins: unpacked, the class first.
 BEGINNING = re.compile(
@@ -91,30 +92,32 @@ def _is_harmless(config: dict[str, Any]) -> bool:
     return isinstance(module, str) and HARMLESS.fullmatch(module) is not None
 
 
-def check_arrays(path: Path) -> int:
-    """Count the numbers in a ``.keras`` file, all its arrays together.
+def check_arrays(path: Path, needed: int) -> int:
+    """Count the numbers in a ``.keras`` file of a model that needs so many, all arrays together.
 
     Raises ValueError or another error of a library below if one is not stored as it will be read,
-    or holds what is no finite number in float32.
+    or holds what is no finite number in float32, and if there is far more than is needed.
     """
     import h5py
 
     with opened_archive(path) as archive:
         if others := set(archive.namelist()) - MEMBERS:
             raise ValueError(f"it holds {shown(sorted(others)[0])}, which no model of ours needs")
-        size = archive.getinfo(WEIGHTS).file_size
-        content = read_member(archive, WEIGHTS, size)  # the checksum is compared, too
-    count, stored = 0, 0
+        most = 8 * MOST_COPIES * needed + MAX_OBJECTS * 1024  # bytes, with what tells of each array
+        content = read_member(archive, WEIGHTS, most)  # the checksum is compared, too
+    count, stored, size = 0, 0, len(content)
     with h5py.File(io.BytesIO(content), "r") as file:
         for array in _arrays(file):
             _check_storage(array)
             stored += array.nbytes
             if stored > size:
                 raise ValueError("its arrays say that they are larger than the file")
-            with np.errstate(over="ignore"):  # what does not fit becomes infinite
-                if not np.isfinite(array[()].astype(np.float32)).all():
-                    raise ValueError("it holds weights that are not finite numbers")
             count += array.size
+            if count > MOST_COPIES * needed + MAX_OBJECTS:
+                raise ValueError(f"it holds far more numbers than the {needed:,} of its model")
+            with np.errstate(over="ignore"):  # what does not fit becomes infinite
+                if not np.isfinite(array[()].astype(np.float32, copy=False)).all():
+                    raise ValueError("it holds weights that are not finite numbers")
     return count
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 # Settings of layers on which no answer depends.
-_PASSED_OVER = {"name", "trainable", "seed", "build_config"}
+_PASSED_OVER = {"name", "trainable", "seed", "build_config", "shared_object_id"}
 
 
 def structure(network: keras.Model) -> list[str] | None:

@@ -151,6 +151,22 @@ def test_going_on_after_a_fit_goes_on_with_the_average():
     assert_weights(model.network.get_weights(), expected)
 
 
+@pytest.mark.parametrize("unfrozen", [False, True])
+def test_each_weight_has_its_own_average_whatever_has_been_frozen_since(unfrozen):
+    """They were paired by their places: frozen, the first gave its average to the second."""
+    model = compiled(ema_momentum=0.9, learning_rate=1e-9)
+    model.fit(digits(32), epochs=2, verbose=0)
+    before = model.network.get_weights()
+    trained = [layer for layer in model.network.layers if layer.trainable_weights]
+    for layer in trained[: len(trained) // 2]:
+        layer.trainable = False
+    model.fit(digits(32), epochs=1, verbose=0)
+    if unfrozen:
+        model.network.trainable = True
+        model.fit(digits(32), epochs=1, verbose=0)
+    assert_weights(model.network.get_weights(), before)
+
+
 def test_a_backup_holds_the_weights_of_the_training_not_the_average(tmp_path):
     model, record = compiled(ema_momentum=0.9), Steps("on_epoch_end")
     backup = keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))

@@ -270,6 +270,19 @@ def test_a_run_that_has_ended_is_shown_as_it_was_and_takes_more_epochs(undisturb
     assert_same_run(train(tmp_path), undisturbed)
 
 
+def test_an_interrupted_run_of_which_no_more_is_asked_ends_with_its_averages(undisturbed, tmp_path):
+    """What was saved on the way to more epochs holds the training's own weights."""
+    model = new_model()
+    expected, weights = train(tmp_path / "whole", epochs=2), model.network.get_weights()
+    assert train(tmp_path / "run", interrupt_after=15) is None
+    ended = train(tmp_path / "run", epochs=2)
+    assert (ended.history, ended.epochs) == (expected.history, expected.epochs)
+    for found, value in zip(model.network.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(found, value)
+    assert model.holds_average
+    assert_same_run(train(tmp_path / "run"), undisturbed)  # and more epochs go on as ever
+
+
 def test_a_run_that_began_at_a_later_epoch_has_ended_too(tmp_path):
     for _ in range(2):
         model = new_model()
@@ -704,6 +717,28 @@ def test_another_backend_adds_up_in_another_order(folder, monkeypatch):
     run = {**found.about["run"], "backend": "another"}
     with pytest.raises(ValueError, match=r"backend was '\w+' there and is 'another' here"):
         resuming._check_same_run(found, run)
+
+
+def test_the_number_that_keras_gives_an_optimizer_does_not_count(folder, undisturbed):
+    """Each in a process has another: adam, adam_1."""
+    for _ in range(2):
+        model = pocket_model(3, **RULES)
+        model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
+        train(folder / "sgd", epochs=1, model=model, steps_per_epoch=1)
+    path, about = folder / NEWEST, about_of(folder / NEWEST)
+    assert "name" not in about["run"]["optimizer"]
+    about["run"]["optimizer"]["name"] = "adam_1"  # as in the files of before
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files if name != "about.json"}
+    write_checkpoint(path, about, arrays.items())
+    assert_same_run(train(folder), undisturbed)
+
+
+def test_averages_that_are_in_the_model_between_epochs_are_no_checkpoint(tmp_path):
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    with pytest.raises(ValueError, match="a run would go on from these"):
+        train(tmp_path / "run", callbacks=[swap])
+    assert not (tmp_path / "run").exists()
 
 
 def test_never_is_not_written_as_zero(tmp_path):

@@ -450,7 +450,7 @@ def test_a_seed_that_cannot_be_is_refused(seed, at_the_door):
 
 def test_a_seed_of_numpy_is_kept_as_a_plain_number(at_the_door):
     model = DiffusionModel(TINY, seed=np.int64(3), network=at_the_door.network)
-    assert type(model.get_config()["seed"]) is int
+    assert type(model.seed) is int
 
 
 def test_parameters_of_a_part_are_no_parameters_of_a_model():

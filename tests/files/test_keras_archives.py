@@ -35,7 +35,7 @@ def saved(tmp_path_factory):
 
 def test_the_numbers_of_a_saved_model_are_counted(saved):
     path, count = saved
-    assert check_arrays(path) == count
+    assert check_arrays(path, 9) == count
 
 
 def test_a_model_of_ours_is_known_and_asks_for_nothing_else():
@@ -111,7 +111,21 @@ def with_weights(path, change):
 def test_arrays_are_in_the_file_as_they_will_be_read(tmp_path, change, said):
     path = with_weights(tmp_path / "a.keras", change)
     with pytest.raises(ValueError, match=said):
-        check_arrays(path)
+        check_arrays(path, 10**6)
+
+
+@pytest.mark.parametrize(
+    ("count", "kind", "said"),
+    [
+        (10**6, "f4", "far more numbers than the 9 of its model"),
+        (10**6, "i1", "far more numbers"),  # four million bytes, once they are float32
+        (3 * 10**6, "f4", r"weights\.h5 has 12\d+ bytes, more than the 10240576"),
+    ],
+)
+def test_far_more_than_the_model_needs_is_refused(tmp_path, count, kind, said):
+    path = with_weights(tmp_path / "a.keras", lambda h5: h5.update({"a": np.zeros(count, kind)}))
+    with pytest.raises(ValueError, match=said):
+        check_arrays(path, 9)
 
 
 def test_arrays_that_share_their_place_in_the_file_are_counted_each(tmp_path):
@@ -121,7 +135,7 @@ def test_arrays_that_share_their_place_in_the_file_are_counted_each(tmp_path):
             h5[f"b{i}"] = h5["a"]
 
     with pytest.raises(ValueError, match="larger than the file"):
-        check_arrays(with_weights(tmp_path / "a.keras", twice))
+        check_arrays(with_weights(tmp_path / "a.keras", twice), 10**6)
 
 
 def test_members_are_ours_and_of_bounded_size(tmp_path, saved):
@@ -139,4 +153,4 @@ def test_members_are_ours_and_of_bounded_size(tmp_path, saved):
     with zipfile.ZipFile(path, "a") as new:
         new.writestr("assets/a", "x")
     with pytest.raises(ValueError, match=r"holds 'assets/a'"):
-        check_arrays(path)
+        check_arrays(path, 10**6)
