@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Collection, Sequence
+import zipfile
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +21,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffusion_walkthrough import checks, faces
 from diffusion_walkthrough.files import UNREADABLE_NPZ, pictures
-from diffusion_walkthrough.files.archives import array_names, opened_archive, read_array
+from diffusion_walkthrough.files.archives import (
+    Header,
+    array_header,
+    array_names,
+    opened_archive,
+    read_array,
+)
 
 DATA_SET_NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "faces")
 SPLIT_NAMES = ("train", "test")
@@ -324,45 +331,51 @@ def _first(n: int | None, images: Images, labels: Labels) -> tuple[Images, Label
     return images[:n], labels[:n]
 
 
-def _checked_arrays(source: str, images: Any, labels: Any) -> tuple[Images, Labels]:
-    """Images of any accepted type and shape as float32 (n, h, w, c), with their labels."""
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if images.ndim != 4 or 0 in images.shape or images.shape[-1] > 4:
+def _check_headers(source: str, images: Header, labels: Header | None) -> None:
+    """Refuse images and labels of a shape or type that nothing can be made of."""
+    shape, dtype = images.shape, images.dtype
+    if len(shape) == 3:
+        shape = (*shape, 1)
+    if len(shape) != 4 or 0 in shape or shape[-1] > 4:
         hint = ""
-        if images.ndim == 4 and images.shape[1] <= 4:
+        if len(shape) == 4 and shape[1] <= 4:
             hint = " The channels seem to come first: move them with np.moveaxis(images, 1, -1)."
         raise ValueError(
-            f"{source} has images of shape {images.shape}, but they must be (n, height, width) or "
+            f"{source} has images of shape {shape}, but they must be (n, height, width) or "
             f"(n, height, width, channels) with at least one image and 1 to 4 channels.{hint}"
         )
-    if images.dtype == np.uint8:
-        _warn_of_darkness(source, images)
-        images = from_uint8(images)
-    elif images.dtype.kind == "f":
-        try:
-            check_image_range(images)
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
-        images = images.astype(np.float32).clip(-1, 1)
-    else:
-        highest, factor = (1, " * 255") if images.dtype.kind == "b" else (255, "")
+    if dtype != np.uint8 and dtype.kind != "f":
+        highest, factor = (1, " * 255") if dtype.kind == "b" else (255, "")
         raise TypeError(
-            f"{source} has images of type {images.dtype}, but they must be uint8, or floats in "
+            f"{source} has images of type {dtype}, but they must be uint8, or floats in "
             f"[-1, 1]. Convert them before saving: if they run from 0 to {highest} with "
             f"images.astype('uint8'){factor}."
         )
-    return images, _checked_labels(source, labels, len(images))
-
-
-def _checked_labels(source: str, labels: Any, count: int) -> Labels:
-    if labels is None:
-        return np.full(count, NO_LABEL, dtype=np.int32)
-    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu":
+    count = shape[0]
+    if labels and (labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu"):
         raise ValueError(
             f"{source} has labels of shape {labels.shape} and type {labels.dtype}, but they must "
             f"be whole numbers, one for each of the {count} images. Convert or leave them out."
         )
+
+
+def _checked_images(source: str, images: NDArray[Any]) -> Images:
+    """Images of any accepted type and shape as float32 (n, h, w, c)."""
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.dtype == np.uint8:
+        _warn_of_darkness(source, images)
+        return from_uint8(images)
+    try:
+        check_image_range(images)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return images.astype(np.float32).clip(-1, 1)
+
+
+def _checked_labels(source: str, labels: NDArray[Any] | None, count: int) -> Labels:
+    if labels is None:
+        return np.full(count, NO_LABEL, dtype=np.int32)
     limits = np.iinfo(np.int32)
     if labels.min() < limits.min or labels.max() > limits.max:
         raise ValueError(
@@ -409,7 +422,9 @@ def _load_with_keras(name: str, split: str) -> tuple[Images, Labels]:
             'load_images("digits"), which needs no network, or the path of a folder or .npz.'
         ) from error
     images, labels = parts[SPLIT_NAMES.index(split)]
-    return _checked_arrays(name, images, labels)
+    _check_headers(name, *(Header(array.shape, array.dtype) for array in (images, labels)))
+    told = _checked_labels(name, labels, len(images))
+    return _checked_images(name, images), told
 
 
 def _load_npz(path: Path, split: str) -> tuple[Images, Labels]:
@@ -419,17 +434,11 @@ def _load_npz(path: Path, split: str) -> tuple[Images, Labels]:
             "the folder, or save arrays with np.savez(file, images=..., labels=...)."
         )
     keys = (f"x_{split}", f"y_{split}")
-    try:
-        with opened_archive(path) as archive:
-            names = array_names(archive)
-            if split == "train" and keys[0] not in names:
-                keys = ("images", "labels")
-            found = {key: read_array(archive, key) for key in keys if key in names}
-    except UNREADABLE_NPZ as error:
-        raise ValueError(
-            f"{path} cannot be read as an .npz of plain arrays ({str(error)[:300]}). "
-            "Get it again, or write it anew with np.savez(file, images=..., labels=...)."
-        ) from error
+    with _opened_npz(path) as archive:
+        names = array_names(archive)
+        if split == "train" and keys[0] not in names:
+            keys = ("images", "labels")
+        found = {key: array_header(archive, key) for key in keys if key in names}
     if keys[0] not in found:
         held = ", ".join(names[:9])[:200] or "nothing"
         raise ValueError(
@@ -438,7 +447,28 @@ def _load_npz(path: Path, split: str) -> tuple[Images, Labels]:
             "x_test and y_test."
         )
     _warn_of_unread(path, names, found)
-    return _checked_arrays(str(path), found[keys[0]], found.get(keys[1]))
+    source, labels = str(path), None
+    _check_headers(source, found[keys[0]], found.get(keys[1]))
+    if keys[1] in found:
+        with _opened_npz(path) as archive:
+            labels = read_array(archive, keys[1])
+    told = _checked_labels(source, labels, found[keys[0]].shape[0])  # before the images take room
+    with _opened_npz(path) as archive:
+        images = read_array(archive, keys[0])
+    return _checked_images(source, images), told
+
+
+@contextlib.contextmanager
+def _opened_npz(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an .npz to read of it; raises ValueError for what is wrong with it, then or now."""
+    try:
+        with opened_archive(path) as archive:
+            yield archive
+    except UNREADABLE_NPZ as error:
+        raise ValueError(
+            f"{path} cannot be read as an .npz of plain arrays ({str(error)[:300]}). "
+            "Get it again, or write it anew with np.savez(file, images=..., labels=...)."
+        ) from error
 
 
 def _warn_of_unread(path: Path, names: Collection[str], read: Collection[str]) -> None:

@@ -597,8 +597,14 @@ def _from_content(content: object) -> DiffusionParameters:
         raise ValueError(
             f'it does not say "format": "{FILE_FORMAT}". Write the file with save_parameters.'
         )
-    version = content.get("version")
-    if type(version) is not int or not 1 <= version <= FILE_VERSION:
+    if "version" not in content:
+        usual = checks.written("version", FILE_VERSION)
+        raise ValueError(
+            f"its {checks.shown('version')} is missing; of a new file it is {usual}. "
+            "Add it, or write the file with save_parameters."
+        )
+    version = checks.integer("version", content["version"], 1)
+    if version > FILE_VERSION:
         raise ValueError(
             f"{checks.written('version', version)}, and this package reads versions 1 to "
             f"{FILE_VERSION}. Update diffusion_walkthrough, or save the parameters again."

@@ -299,6 +299,31 @@ def test_a_wrong_npz_is_refused_with_the_remedy(tmp_path, arrays, piece):
     assert piece in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("arrays", "read"),
+    [
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [1]}, []),
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0.5, 1]}, []),
+        ({"images": np.zeros((2, 4, 4), int)}, []),
+        ({"images": np.zeros((2, 4), np.uint8)}, []),
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [2**31, 1]}, ["labels"]),
+    ],
+    ids=["count", "labels", "type", "shape", "large label"],
+)
+def test_images_are_not_read_where_they_are_refused_anyway(tmp_path, monkeypatch, arrays, read):
+    begun = []
+
+    def noted(archive, name):
+        begun.append(name)
+        return archives.read_array(archive, name)
+
+    monkeypatch.setattr("diffusion_walkthrough.data.read_array", noted)
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises((ValueError, TypeError), match=r"own\.npz has"):
+        load_images(tmp_path / "own.npz")
+    assert begun == read
+
+
 def test_text_in_the_place_of_an_array_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "own.npz", "w") as archive:
         archive.writestr("images.npy", "just some text")

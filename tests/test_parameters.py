@@ -579,6 +579,11 @@ BROKEN_JSON = [
     (lambda text: text.replace('"version": 1', '"version": 0'), '"version": 0'),
     (lambda text: text.replace('"version": 1', '"version": 5'), '"version": 5'),
     (lambda text: text.replace('"version": 1', '"version": true'), '"version": true'),
+    (
+        lambda text: text.replace('"version": 1', '"version": "1"'),
+        r'"version": "1": .*Write "version": 1, without quotes\.$',
+    ),
+    (lambda text: text.replace('"version": 1,', ""), r'its "version" is missing; .*Add it, or'),
     (lambda text: text.replace("diffusion_walkthrough.", "other."), "format"),
     (lambda text: text.replace('"channels"', '"chanels"'), 'Did you mean "channels"'),
     (lambda text: text.replace('"parameters"', '"parametres"'), 'Did you mean "parameters"'),

@@ -40,6 +40,14 @@ _RULES = {
 }
 
 
+# What looks like a space, or like nothing, and is neither for JSON: it comes from a web page.
+_UNSEEN = re.compile(r"(?:[^\S \t\r\n]|[\u00ad\u200b-\u200f\u2060\ufeff])+")
+# A text or a number, as JSON's reader finds them one after the other.
+_TEXT_OR_NUMBER = re.compile(
+    r'"[^"\\]*(?:\\.[^"\\]*)*"|-?Infinity|NaN|-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?', re.DOTALL
+)
+
+
 def syntax_error(text: str, error: json.JSONDecodeError) -> str:
     """Say where a text is no JSON, and by what slip, such as "line 3, column 14, at 'True': …"."""
     rest = text[error.pos : error.pos + 40]
@@ -47,6 +55,18 @@ def syntax_error(text: str, error: json.JSONDecodeError) -> str:
     around = f"{before[-2:]}¦{rest.rstrip()}¦{error.msg}"
     slips = (words for pattern, words in _SLIPS if re.search(pattern, around))
     words = next(slips, _RULES.get(error.msg, f"{error.msg}. Correct it"))
+    if unseen := _UNSEEN.match(rest):
+        code = f"U+{ord(rest[0]):04X}"
+        words = f"a character ({code}) looks like a space, and is none. Replace it by a plain space"
+        rest = rest[unseen.end() :]
     near = rest.splitlines()[0].strip()[:20] if rest else ""
     place = f"line {error.lineno}, column {error.colno}" + (f", at {shown(near)}" if near else "")
     return f"{place}: {words}"
+
+
+def place_of_number(text: str, number: str) -> str:
+    """Where a text of JSON first holds a number, such as "line 3, column 14"."""
+    found = (part.start() for part in _TEXT_OR_NUMBER.finditer(text) if part[0] == number)
+    place = next(found, 0)
+    line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
+    return f"line {line}, column {column}"

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import mmap
 import os
+import re
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from diffusion_walkthrough import checks
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
+    from PIL.TiffImagePlugin import TiffImageFile
 
 #: What is read, and what Pillow calls it.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -44,10 +47,15 @@ SYSTEM_FOLDERS = {
 MOST_PIXELS = 50_000_000  # as a telephone takes them, with all their copies some 700 MB
 MOST_DESCRIPTION = 4 * 1024**2  # bytes that are read in pieces before the first pixel
 MOST_READS = 100_000  # of pieces; a PNG of 100 MB has some 40,000
+MOST_READS_AHEAD = 700_000  # of the first picture in a GIF, which has two for each 255 bytes
 MOST_SCANS = 40  # of a JPEG, each of which goes over the whole picture
 
 ROOM = 256 * 1024**2  # bytes that any folder may be as numbers, however small its files are
 RATIO = 50  # and a large one so many times its size, which photographs hardly are
+
+_TILE_SIDES = (322, 323)  # what TIFF calls TileWidth and TileLength
+# The begin of a JPEG's frame: its length, the bits of a number, and two sides in pixels.
+_FRAME = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]\0[\x0b-\x26].(..)(..)", re.DOTALL)
 
 _EIGHT_BITS = (
     "Bring all pictures to 8 bits, with the same numbers for all: of 16 bits, "
@@ -76,9 +84,11 @@ class _File(io.FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as any file does; raises ValueError if it becomes too much."""
         # Asked for more than there is, Python would reserve memory for it.
-        left = max(os.fstat(self.fileno()).st_size - self.tell(), 0)
         at_once = size is None or size < 0  # as WebP does with all of a file
-        data = super().read(left if size is None or size < 0 else min(size, left))
+        if size is None or not 0 <= size <= io.DEFAULT_BUFFER_SIZE:
+            left = max(os.fstat(self.fileno()).st_size - self.tell(), 0)
+            size = left if size is None or size < 0 else min(size, left)
+        data = super().read(size)
         self.reads -= 1
         if self.description is not None and not at_once:
             self.description -= len(data)
@@ -105,7 +115,7 @@ def read_picture(file: Path, image_size: int | None = None, channels: int | None
         with _File(file) as opened, _recognized(opened) as picture:
             has_more = _shows_more(picture, opened)
             picture.load()
-            ImageOps.exif_transpose(picture, in_place=True)
+            _turn_upright(picture)
             flat = _flattened(picture, channels)
         if image_size is not None:
             flat = ImageOps.fit(flat, (image_size, image_size), Image.Resampling.BILINEAR)
@@ -143,6 +153,10 @@ def _recognized(file: _File) -> PillowImage.Image:
         raise _too_large(most)
     if picture.mode.startswith(("I", "F")):
         raise _Refused(f"its mode {picture.mode} has more than 8 bits a channel. {_EIGHT_BITS}")
+    if picture.format == "TIFF":
+        _check_tiles(cast("TiffImageFile", picture), file)
+        if picture.info.get("compression") in ("jpeg", "tiff_jpeg"):
+            _check_frames(Path(str(file.name)))
     file.description = None
     if picture.format in ("JPEG", "MPO"):
         _check_scans(Path(str(file.name)))
@@ -156,6 +170,8 @@ def _too_large(most: int) -> _Refused:
 def _shows_more(picture: PillowImage.Image, file: _File) -> bool:
     """Whether this is the first of several pictures; telephones put a copy into a JPEG."""
     reads = file.reads
+    if picture.format == "GIF":
+        file.reads = MOST_READS_AHEAD
     try:
         animated = bool(getattr(picture, "is_animated", False))
         return animated and picture.format in ("GIF", "PNG", "TIFF", "WEBP")
@@ -163,6 +179,51 @@ def _shows_more(picture: PillowImage.Image, file: _File) -> bool:
         return False
     finally:
         file.reads = reads
+
+
+def _turn_upright(picture: PillowImage.Image) -> None:
+    """Turn a picture as its EXIF says; where that is damaged, its pixels are as good."""
+    from PIL import ImageOps
+
+    try:
+        ImageOps.exif_transpose(picture, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # of a damaged EXIF, Pillow raises all kinds
+        return
+
+
+def _check_tiles(picture: TiffImageFile, file: _File) -> None:
+    """Refuse a TIFF of large tiles: each is unpacked as a whole, however little of it shows."""
+    numbers = _tag_numbers(picture, file)
+    times = [numbers.count(tag) for tag in _TILE_SIDES]
+    found = [picture.tag_v2.get(tag) for tag in _TILE_SIDES]
+    sides = [side for side in found if isinstance(side, int)]
+    if times == [0, 0]:
+        return
+    if times != [1, 1] or len(sides) < 2:
+        raise ValueError("it does not say once, in whole numbers, how large its tiles are")
+    if math.prod(sides) > MOST_PIXELS:
+        raise ValueError(f"each of its tiles has more than {MOST_PIXELS / 1e6:g} million pixels")
+
+
+def _tag_numbers(picture: TiffImageFile, file: _File) -> list[int]:
+    """The numbers of all tags of a TIFF, also of those that Pillow leaves out and libtiff reads."""
+    file.seek(0)
+    length, entry = (8, 20) if 43 in file.read(4)[2:] else (2, 12)  # 43 is for files above 4 GB
+    order: Literal["little", "big"] = "little" if picture.tag_v2.prefix == b"II" else "big"
+    file.seek(picture.tag_v2.offset)
+    count = int.from_bytes(file.read(length), order)
+    data = file.read(count * entry)
+    return [int.from_bytes(data[at : at + 2], order) for at in range(0, len(data), entry)]
+
+
+def _check_frames(file: Path) -> None:
+    """Refuse a TIFF that holds a JPEG larger than any picture, which only its own size tells."""
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for sides in _FRAME.finditer(data):
+            if math.prod(int.from_bytes(side, "big") for side in sides.groups()) > MOST_PIXELS:
+                raise ValueError(f"a JPEG in it has more than {MOST_PIXELS / 1e6:g} million pixels")
 
 
 def _check_scans(file: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from diffusion_walkthrough.checks import message, shown
-from diffusion_walkthrough.files.json_words import syntax_error
+from diffusion_walkthrough.files.json_words import place_of_number, syntax_error
 
 MAX_BYTES = 1024 * 1024  # a file of parameters has less than 4,000
 MAX_STEPS = 4_000  # and less than 400 instructions and parts
@@ -41,12 +41,22 @@ _BEFORE_A_KEY = {
 _JSON_BEGINS = (
     r"""(\s|(//|#).*\n|/\*[^*]*\*/)*\{{?\s*["'“”]?{key}["'“”]?\s*[:=]\s*["'“”]?{value}\b"""
 )
+#: How files begin that are no JSON, whatever their name says, and what to do with them.
+_NO_JSON = {
+    b"\x80": "it is a pickle, and no JSON. Let its name end in .pkl.",
+    b"\x1f\x8b": "it is packed by gzip (.gz), and no JSON. Unpack it, and give what comes out.",
+    b"PK\x03\x04": "it is an archive (.zip, .npz or .keras), and no JSON. Is it the right file?",
+}
 # What a pickle of the object itself, and not of its values, names.
 _OURS = b"diffusion_walkthrough.parameters"
 
 
 class UnsafePickleError(ValueError):
     """A pickle that is damaged, too large, or holds anything but plain data."""
+
+
+class _WrongNumberError(ValueError):
+    """A number in JSON that is not admitted, as it stands there, and why."""
 
 
 def encode(value: object, path: Path) -> bytes:
@@ -117,6 +127,8 @@ def decode_json(data: bytes) -> Any:
     """Read JSON in UTF-8; raise ValueError for NaN, infinity, a key twice, and all that is not."""
     if len(data) > MAX_BYTES:
         raise ValueError(f"it is larger than {MAX_BYTES} bytes. Is it the right file?")
+    if begin := next(filter(data.startswith, _NO_JSON), None):
+        raise ValueError(_NO_JSON[begin])
     text = ""
     try:
         text = data.decode("utf-8-sig")
@@ -127,6 +139,10 @@ def decode_json(data: bytes) -> Any:
             parse_int=_whole,
             object_pairs_hook=_without_doubles,
         )
+    except _WrongNumberError as error:
+        number, rule = error.args
+        place = place_of_number(text, number)
+        raise ValueError(f"{place}: it holds {number[:20]}{rule}. Replace it.") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not valid JSON: {syntax_error(text, error)}.") from error
     except UnicodeDecodeError as error:
@@ -140,7 +156,7 @@ def decode_json(data: bytes) -> Any:
 
 
 def _refuse_number(text: str) -> NoReturn:
-    raise ValueError(f"it holds {text[:20]}, and every number must be finite. Replace it.")
+    raise _WrongNumberError(text, ", and every number must be finite")
 
 
 def _finite(text: str) -> float:
@@ -150,7 +166,7 @@ def _finite(text: str) -> float:
 
 def _whole(text: str) -> int:
     if len(text) > 20 or abs(int(text)) > MAX_INTEGER:
-        raise ValueError(f"it holds {text[:20]}…, a whole number of more than 64 bits. Replace it.")
+        raise _WrongNumberError(text, "…, a whole number of more than 64 bits")
     return int(text)
 
 

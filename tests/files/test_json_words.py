@@ -42,6 +42,13 @@ SLIPS = [
     ('{"a": "C:\\data"}', (1, 10), "backslash"),
     ('{"a": 1} {"b": 2}', (1, 10), "behind the end"),
     ('{"a": 1}}', (1, 9), "behind the end"),
+    ('{\n\u00a0 "a": 1}', (2, 1), "at '\"a\": 1}': a character (U+00A0) looks like a space"),
+    ('{"a":\u3000\u200b1}', (1, 6), "at '1}': a character (U+3000) looks like a space"),
+    ('{"a"\u202f: 1}', (1, 5), "(U+202F)"),
+    ('{"a": [1\u200b, 2]}', (1, 9), "(U+200B)"),
+    ('{"a": 1}\u00a0', (1, 9), "column 9: a character (U+00A0)"),
+    ('\ufeff\ufeff{"a": 1}', (1, 1), "(U+FEFF) looks like a space, and is none. Replace it by"),
+    ('{"a": “b”}', (1, 7), "straight ones"),
 ]
 
 

@@ -1,7 +1,9 @@
 """Pictures: every usual kind is read, and what costs too much or is none is refused in words."""
 
 import os
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,31 @@ def test_a_file_of_several_pictures_says_so_and_gives_the_first(tmp_path, suffix
         read_folder(tmp_path)
 
 
+def test_a_second_picture_is_noticed_behind_a_large_first_one(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (2, 100, 100), dtype=np.uint8)
+    first, second = map(Image.fromarray, noise)
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    monkeypatch.setattr(pictures._File, "reads", 40)  # of some 90 to the end of the first one
+    assert read_picture(tmp_path / "a.gif").has_more
+    monkeypatch.setattr(pictures, "MOST_READS_AHEAD", 40)
+    assert not read_picture(tmp_path / "a.gif").has_more
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_a_damaged_description_does_not_make_a_picture_unreadable(tmp_path, suffix):
+    path = save(tmp_path / f"a{suffix}", grey(9), exif=b"Exif\0\0garbage" * 100)
+    np.testing.assert_allclose(read_picture(path).pixels, 9, atol=1)
+
+
+def test_a_picture_that_there_is_no_memory_to_turn_is_not_shown_unturned(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", fail)
+    with pytest.raises(ValueError, match=r"a\.png cannot be read .*MemoryError"):
+        read_picture(save(tmp_path / "a.png", grey(9)))
+
+
 # What is refused ---------------------------------------------------------------------------------
 
 
@@ -155,6 +182,51 @@ def test_a_jpeg_of_many_scans_and_a_file_of_many_parts_are_refused(tmp_path, mon
             patch.setattr(pictures._File, limit, value)
             with pytest.raises(ValueError, match=r"a\.jpg .*more parts, or a longer"):
                 read_picture(path)
+
+
+def tiled_tiff(path, *tiles, order="<", big=False):
+    """A TIFF of 16x16 pixels that says how large its tiles are, with (tag, type, number)."""
+    data = zlib.compress(bytes(16 * 16 * 3))
+    tags = [(256, 3, 16), (257, 3, 16), (258, 3, 8), (259, 3, 8), (262, 3, 2), (277, 3, 3), *tiles]
+    head, count, entry = (16, "Q", "HHQ") if big else (8, "H", "HHI")
+    room = 8 if big else 4
+    place = head + struct.calcsize(order + count) + (len(tags) + 2) * (8 + 2 * room - 4) + room
+    tags += [(324, 4, place), (325, 4, len(data))]
+    start = struct.pack(f"{order}HHHQ", 43, 8, 0, 16) if big else struct.pack(f"{order}HI", 42, 8)
+    content = (b"II" if order == "<" else b"MM") + start + struct.pack(order + count, len(tags))
+    for tag, kind, number in tags:
+        value = struct.pack(order + {3: "H", 4: "I", 17: "I"}[kind], number)
+        content += struct.pack(order + entry, tag, kind, 1) + value.ljust(room, b"\0")
+    path.write_bytes(content + bytes(room) + data)
+    return path
+
+
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])
+def test_tiles_are_no_larger_than_a_picture_may_be(tmp_path, monkeypatch, order, big):
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 16 * 16)
+    good = tiled_tiff(tmp_path / "a.tif", (322, 4, 16), (323, 4, 16), order=order, big=big)
+    assert read_picture(good).pixels.shape == (16, 16, 3)
+    cases = {
+        "each of its tiles has more": [(322, 4, 16), (323, 4, 32)],
+        "does not say once": [(322, 17, 9), (322, 4, 16), (323, 4, 16)],  # Pillow skips type 17
+        "in whole numbers": [(322, 17, 16), (323, 17, 16)],
+    }
+    for said, tiles in cases.items():
+        bad = tiled_tiff(tmp_path / "a.tif", *tiles, order=order, big=big)
+        with pytest.raises(ValueError, match=rf"a\.tif cannot be read .*{said}"):
+            read_picture(bad)
+
+
+def test_a_jpeg_inside_is_no_larger_than_a_picture_may_be(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.tif", colours((9, 9, 9)), compression="jpeg")
+    assert read_picture(path).pixels.shape == (4, 1, 3)
+    data = bytearray(path.read_bytes())
+    frame = data.index(b"\xff\xc0\0\x11\x08\0\x04\0\x01")
+    data[frame + 5 : frame + 7] = b"\xff\0"  # which libtiff reads, if memory allows it
+    path.write_bytes(data)
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 60_000)
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read .*a JPEG in it has more than"):
+        read_picture(path)
 
 
 @pytest.mark.parametrize("kind", ["ICO", "DDS", "EPS", "TGA", "PPM", "PDF"])

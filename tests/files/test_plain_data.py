@@ -1,3 +1,4 @@
+import gzip
 import json
 import math
 import pickle
@@ -290,9 +291,14 @@ def numbers_in(value):
     [
         (b'{"a": 1, "a": 2}', "'a' stands in it twice"),
         (b'{"a": {"b": 1, "b": 2}}', "'b' stands in it twice"),
-        (b'{"a": NaN}', "holds NaN"),
-        (b'{"a": -1e999}', "holds -1e999, and every number must be finite"),
-        (b'{"a": 9223372036854775809}', "more than 64 bits"),
+        (b'{"a": NaN}', "line 1, column 7: it holds NaN"),
+        (b'{"NaN": "\\"NaN",\n"a": [1,\n NaN]}', "line 3, column 2: it holds NaN"),
+        (b'{"a": 1,\n"b": -Infinity}', "line 2, column 6: it holds -Infinity"),
+        (b'{"a": -1e999}', "column 7: it holds -1e999, and every number must be finite"),
+        (b'{"a": 1.5,\n"b": [9223372036854775809]}', "line 2, column 7: .*more than 64 bits"),
+        (pickle.dumps({"a": 1}), r"it is a pickle, .*end in \.pkl\.$"),
+        (gzip.compress(b"{}"), r"packed by gzip \(\.gz\), and no JSON\. Unpack it"),
+        (b"PK\x03\x04", "it is an archive .*the right file"),
         (b'{"a": ' + b"9" * 10**5 + b"}", "holds 99999999999999999999…, a whole number"),
         (b"[1, 2", "not valid JSON"),
         (b"\xff\xfe", "not valid JSON in UTF-8"),
