@@ -181,6 +181,17 @@ def path(name: str, value: object) -> Path:
     return Path(value).expanduser()
 
 
+def unmasked(name: str, value: object) -> None:
+    """Raise ValueError for an array of NumPy's, or several, some of whose values are masked."""
+    from numpy import ma
+
+    if any(map(ma.is_masked, value if isinstance(value, (tuple, list)) else [value])):
+        raise ValueError(
+            f"{name} are masked in some places, and their masks would be dropped. Fill them "
+            f"first, with {name}.filled(…), or leave out what is masked."
+        )
+
+
 def choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     """One of some names; raises TypeError or ValueError."""
     rule = f"{name} must be one of {', '.join(map(shown, choices))}"

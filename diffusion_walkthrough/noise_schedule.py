@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffusion_walkthrough import checks
 from diffusion_walkthrough.parameters import (
     REFERENCE_TIMESTEPS,
     SMALLEST_BETA as SMALLEST_BETA,
@@ -275,6 +276,7 @@ class NoiseSchedule:
 
 
 def _checked_betas(betas: ArrayLike) -> FloatArray:
+    checks.unmasked("betas", betas)
     array = np.asarray(betas)
     if array.dtype.kind not in "fiu":
         raise ValueError(

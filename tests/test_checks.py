@@ -50,6 +50,15 @@ def test_a_path_may_be_long_and_begin_at_home(monkeypatch, tmp_path):
     assert checks.path("folder", Path("ü" * 127 + "/" + "x" * 255)).name == "x" * 255
 
 
+def test_what_is_masked_is_refused_and_an_empty_mask_is_not():
+    values = np.ma.masked_greater(np.arange(4.0), 2)
+    for masked in (values, [values, values], [1, np.ma.masked]):
+        with pytest.raises(ValueError, match=r"betas are masked.*with betas\.filled\(…\)"):
+            checks.unmasked("betas", masked)
+    for whole in (values.filled(0), np.ma.masked_greater(values, 9)[:3], [1, 2], None):
+        checks.unmasked("betas", whole)
+
+
 def test_short_values_are_shown_as_they_are():
     for value in ("linear", 3, -1.5, None, True, (1, 2), [1, "b"], {"a": 1}, math.nan):
         assert checks.shown(value) == repr(value)

@@ -447,6 +447,11 @@ def test_betas_are_numbers(betas):
         NoiseSchedule(betas)
 
 
+def test_masked_betas_are_refused():
+    with pytest.raises(ValueError, match="betas are masked in some places"):
+        NoiseSchedule(np.ma.masked_greater(np.linspace(0.1, 0.5, 5), 0.4))
+
+
 def test_nothing_left_of_the_image_is_refused():
     with pytest.raises(ValueError, match=r"alphas_cumprod\[102\] = .* nothing .* fewer steps"):
         NoiseSchedule(np.full(200, 0.999))

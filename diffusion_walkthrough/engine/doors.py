@@ -32,26 +32,15 @@ def is_data_set(x: Any) -> bool:
     """Whether images come in batches, one after the other, and not as one array."""
     if isinstance(x, (list, tuple, str, bytes, os.PathLike, Mapping, set)):
         return False
-    is_array = ops.is_tensor(x) or hasattr(x, "__array__")
+    is_array = ops.is_tensor(x) or hasattr(x, "__array__") or hasattr(x, "toarray")
     return not is_array and (hasattr(x, "__iter__") or hasattr(x, "__getitem__"))
 
 
 def as_images(images: Any) -> np.ndarray:
     """Images of any kind of array, tensor or list as float32; ValueError if they are none."""
-    if isinstance(images, (tuple, list)) and len(images) == 2 and len(np.shape(images[1])) < 2:
-        raise ValueError(
-            "the images are a pair, as load_images returns: pass its first part as x, and its "
-            "second as y where the network is told labels."
-        )
-    no_array = images is None or callable(images)  # a function that yields batches, uncalled
-    if no_array or isinstance(images, (str, bytes, os.PathLike, Mapping, set)):
-        remedy = "Pass an array, for example load_images('digits')[0]"
-        if callable(images):
-            remedy = "Call it, and pass what it returns, with parentheses behind its name"
-        if isinstance(images, (str, os.PathLike)):
-            remedy = f"Load them first: load_images({str(images)!r})[0]"
-        rule = "images must be an array (n, height, width, channels), or a data set of batches"
-        raise ValueError(checks.message("x", images, rule, remedy))
+    _check_one_part(images)
+    _check_in_memory(images)
+    checks.unmasked("images", images)
     try:
         array = images if isinstance(images, np.ndarray) else ops.convert_to_numpy(images)
         array = np.atleast_1d(np.asarray(array))
@@ -66,19 +55,87 @@ def as_images(images: Any) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise ValueError(
             f"images are of type {array.dtype}; they must be numbers, float32 in [-1, 1]. "
-            "np.stack(images) makes one array of several, images.real leaves the real part."
+            f"{_remedy_for_type(array)}"
         )
     with np.errstate(over="ignore"):  # check_images tells of infinity
         return array.astype("float32", copy=False)
+
+
+def _check_in_memory(images: Any) -> None:
+    """Refuse what is no array, nor a list of arrays, with how to get one."""
+    no_array = images is None or callable(images)  # a function that yields batches, uncalled
+    if no_array or isinstance(images, (str, bytes, os.PathLike, Mapping, set)):
+        remedy = "Pass an array, for example load_images('digits')[0]"
+        if callable(images):
+            remedy = "Call it, and pass what it returns, with parentheses behind its name"
+        if isinstance(images, (str, os.PathLike)):
+            remedy = f"Load them first: load_images({str(images)!r})[0]"
+        rule = "images must be an array (n, height, width, channels), or a data set of batches"
+        raise ValueError(checks.message("x", images, rule, remedy))
+    if is_data_set(images):
+        rule = "images must be one array here, and this is a data set of batches"
+        remedy = "Pass one of its batches, for example next(iter(data)), or the data set to fit"
+        raise ValueError(checks.message("x", images, rule, remedy))
+    if hasattr(images, "toarray"):
+        kind = type(images).__name__
+        raise ValueError(f"a {kind} is sparse, and images must be an array: pass x.toarray().")
+
+
+def _check_one_part(images: Any) -> None:
+    """Refuse images together with their labels, or weights, as Keras and load_images have them."""
+    if not isinstance(images, (tuple, list)):
+        return
+    if len(images) == 2 and all(map(_are_parts, images)):
+        raise ValueError(
+            "the images are two pairs, to train on and to test on. Take them apart: (images, "
+            "labels), held_out = data. Pass images as x, and labels as y where the network is told "
+            "labels."
+        )
+    if _are_parts(images):
+        parts, third = "a pair, as load_images returns", ""
+        if len(images) == 3:
+            parts, third = "three parts", ", and its third as sample_weight"
+        raise ValueError(
+            f"the images are {parts}: pass its first part as x, and its second as y where the "
+            f"network is told labels{third}."
+        )
+
+
+def _are_parts(images: Any) -> bool:
+    """Whether these are images, labels and perhaps weights, and not two or three images."""
+    if not isinstance(images, (tuple, list)) or len(images) not in (2, 3):
+        return False
+    first, *others = map(_axes, images)
+    return all(axes < min(first, 2) or (axes == 2 and first > 3) for axes in others)
+
+
+def _axes(x: Any) -> int:
+    if isinstance(x, (tuple, list)):
+        return 1 + (_axes(x[0]) if x else 0)
+    return len(getattr(x, "shape", ()))
+
+
+def _remedy_for_type(array: np.ndarray) -> str:
+    """How an array of another type becomes one of numbers."""
+    if array.dtype.kind == "c":
+        return "images.real leaves the real part."
+    if array.ndim > 1:
+        return "Numbers become such with images.astype('float32')."
+    return "np.stack(images) makes one array of several."
 
 
 def check_images(images: np.ndarray, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless images are ``(n, *shape)`` and lie in [-1, 1]."""
     if images.shape[1:] != shape and images.size:
         wanted = ", ".join(map(str, shape))
+        remedy = (
+            "They are numbers, and no images: of a data set of (number, images), such as enumerate "
+            "makes, leave out the numbers."
+        )
+        if images.ndim > 1:
+            remedy = _remedy_for(images.shape, shape)
         raise ValueError(
-            f"images have shape {images.shape}; this model needs (n, {wanted}). "
-            f"{_remedy_for(images.shape, shape)}"
+            f"images have shape {images.shape}; this model needs (n, {wanted}). {remedy}"
         )
     check_image_range(images)
 
@@ -233,6 +290,27 @@ def check_alone(kind: str, **options: Any) -> None:
             raise ValueError(f"{name} cannot be passed beside a {kind}: {remedies[name]}.")
 
 
+def check_planned(kind: str, **options: Any) -> None:
+    """Refuse beside questions what is said where they are made, and would not be looked at."""
+    names = {"y": "labels", "sample_weight": "weights", "class_weight": "weights"}
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} cannot be passed beside {kind}, which say it themselves: leave it out, or "
+                f"make other questions, with model.questions(images, {names.get(name, name)}=…)."
+            )
+
+
+def check_shown(asked: Any, network: keras.Model) -> None:
+    """Raise ValueError for questions about images of a shape that the network does not take."""
+    found, wanted = np.shape(asked.batch(0, 0)[0][0])[1:], tuple(network.inputs[0].shape[1:])
+    if not _fits(wanted, found):
+        raise ValueError(
+            f"these questions are about images of shape {found}, and the network takes {wanted}: "
+            "they were made for another model. Make them with this one's questions(images, …)."
+        )
+
+
 # Networks ---------------------------------------------------------------------------------------
 
 
@@ -310,7 +388,8 @@ def check_numbers(**options: Any) -> None:
 def check_callbacks(callbacks: Iterable[Any], optimizer: Any) -> None:
     """Refuse what is no callback, and one that would change a learning rate that changes itself.
 
-    Raises TypeError or ValueError: Keras would tell after hours, at the first plateau.
+    Raises TypeError or ValueError: Keras would tell after hours, at the first plateau. Warns of
+    one that keeps less than a run needs.
     """
     for callback in callbacks:
         if not isinstance(callback, keras.callbacks.Callback):
@@ -325,6 +404,12 @@ def check_callbacks(callbacks: Iterable[Any], optimizer: Any) -> None:
             f"{type(found[0]).__name__} sets the learning rate, but this model's rises and falls "
             "by itself. Build the model with TrainingParameters(warmup_steps=0, decay_steps=None), "
             "compile an optimizer whose learning_rate is a number, or leave the callback out."
+        )
+    if any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks):
+        checks.warn(
+            "BackupAndRestore keeps no place among the questions: a run that was killed meets "
+            "those of its first epoch again. Use ResumeTraining(folder), which goes on with the "
+            "next ones."
         )
 
 

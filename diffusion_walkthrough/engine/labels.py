@@ -29,6 +29,7 @@ def as_array(name: str, values: Any) -> np.ndarray:
             "number, or one row of numbers, for each image. Pass a value of it, or np.stack([…], "
             "axis=1) of several."
         )
+    checks.unmasked(name, values)
     try:
         return np.asarray(ops.convert_to_numpy(values))
     except Exception as error:  # each backend has its own, for lists of several lengths

@@ -214,7 +214,8 @@ class TrainedOnQuestions(keras.Model):
         """Make ready for ``fit``, with any Keras optimizer and options of ``keras.Model.compile``.
 
         ``jit_compile`` is off on TensorFlow unless asked for: on a CPU, XLA's convolutions are the
-        slower ones. Raises ValueError for a loss or a metric, which would never be asked.
+        slower ones. Raises ValueError for a loss or a metric, which would never be asked, and for
+        ``steps_per_execution`` that is no number of steps.
         """
         for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
             if options.get(name) is not None:
@@ -223,6 +224,7 @@ class TrainedOnQuestions(keras.Model):
                     f"network's answers itself. Leave {name} out; DiffusionParameters(loss='kl') "
                     "trains on the variational bound, and compute_loss can be overridden."
                 )
+        checks.integer("steps_per_execution", options.get("steps_per_execution", 1), 1)
         if keras.backend.backend() == "tensorflow":
             options.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **options)
@@ -240,7 +242,12 @@ class TrainedOnQuestions(keras.Model):
 
     @floats_of_32_bits()
     def evaluate(
-        self, x: Any = None, y: Any = None, batch_size: int | None = None, **options: Any
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        **options: Any,
     ) -> Any:
         """Measure the loss, without dropout, asking the same about the same images each time.
 
@@ -249,15 +256,15 @@ class TrainedOnQuestions(keras.Model):
             y: labels, for a network that is told them; none of them is dropped.
             batch_size: how many at a time; None takes the parameters' number. For images in one
                 array it changes nothing but the memory it takes.
-            **options: as for ``keras.Model.evaluate``; ``sample_weight`` weighs the images.
+            verbose, **options: as for ``keras.Model.evaluate``; ``sample_weight`` weighs images.
         """
         self._check_compiled()
         doors.check_numbers(batch_size=batch_size, **options)
-        if not isinstance(x, QuestionSet):
-            weights, steps = options.pop("sample_weight", None), options.pop("steps", None)
-            x, y = self._held_out(x, y, weights, batch_size, steps), None
+        weights = options.pop("sample_weight", None)
+        steps = None if isinstance(x, QuestionSet) else options.pop("steps", None)
+        x = self._held_out(x, y, weights, batch_size, steps)
         with _left_in_order(self, [x]):
-            return super().evaluate(x, y, **options)
+            return super().evaluate(x, verbose=verbose, **options)
 
     def _check_compiled(self) -> None:
         if not self.compiled:
@@ -280,9 +287,13 @@ class TrainedOnQuestions(keras.Model):
         """
         if doors.is_data_set(x):
             own = {"y": labels, "sample_weight": weights, "batch_size": batch_size}
-            doors.check_alone(type(x).__name__, **own)
             if isinstance(x, QuestionSet):
+                steps = told.get("steps_per_epoch")
+                doors.check_planned(type(x).__name__, **own, steps_per_epoch=steps)
+                if not isinstance(x, QuestionsFromBatches):  # which would be read, perhaps once
+                    doors.check_shown(x, self.network)
                 return x
+            doors.check_alone(type(x).__name__, **own)
             return QuestionsFromBatches(x, self.questions, **told)
         if batch_size is None:
             batch_size = self.diffusion_parameters.training.batch_size
@@ -335,6 +346,13 @@ class TrainedOnQuestions(keras.Model):
 
     predict_on_batch = predict
 
+    def export(self, *args: Any, **options: Any) -> Any:
+        """Refuse, as only the network can be asked without this package; TypeError."""
+        raise TypeError(
+            "a DiffusionModel is not exported: what others can ask is its network. Write "
+            "model.network.export(…) with the same arguments, or model.save('model.keras')."
+        )
+
     @floats_of_32_bits()
     def fit(
         self,
@@ -342,6 +360,7 @@ class TrainedOnQuestions(keras.Model):
         y: Any = None,
         batch_size: int | None = None,
         epochs: int | None = None,
+        verbose: Any = "auto",
         **options: Any,
     ) -> keras.callbacks.History:
         """Train on images in [-1, 1], with the parameters' own defaults.
@@ -353,8 +372,8 @@ class TrainedOnQuestions(keras.Model):
                 for what is not known), and for ``class_weight``.
             batch_size: images per step, all its parts together; None takes the parameters' number.
             epochs: None plans the whole run of ``decay_steps`` steps, or 1 epoch without them.
-            **options: as for ``keras.Model.fit``. An epoch of ``steps_per_epoch`` steps goes on
-                through the images where the one before has ended.
+            verbose, **options: as for ``keras.Model.fit``. An epoch of ``steps_per_epoch`` steps
+                goes on through the images where the one before has ended.
 
         A ``fit`` that is interrupted leaves the weights of its last step in the model, one that
         ends leaves the averaged ones. With :class:`ResumeTraining` among the callbacks, a run whose
@@ -369,7 +388,7 @@ class TrainedOnQuestions(keras.Model):
         epochs = self._planned_epochs(len(asked)) if epochs is None else epochs
         self._build_optimizer()
         callbacks = self._with_own_callbacks(options.pop("callbacks", None), asked)
-        options |= {"epochs": epochs, "callbacks": callbacks}
+        options |= {"epochs": epochs, "verbose": verbose, "callbacks": callbacks}
         kept = [callback for callback in callbacks if isinstance(callback, ResumeTraining)]
         resumed = kept[0].going_on(self, asked, options) if kept else contextlib.nullcontext()
         asking = [asked, options.get("validation_data")]
@@ -385,22 +404,22 @@ class TrainedOnQuestions(keras.Model):
         self, x: Any, y: Any, batch_size: int | None, options: dict[str, Any]
     ) -> QuestionSet:
         """The questions of a run, and in the options those about what is held out."""
+        if isinstance(x, QuestionSet):
+            own = {name: options.get(name) for name in ("shuffle", "class_weight")}
+            doors.check_planned(type(x).__name__, **own)
         split, held_out = options.pop("validation_split", 0.0), options.get("validation_data")
+        weights, of_class = options.pop("sample_weight", None), options.pop("class_weight", None)
         if split and held_out is None:
             if doors.is_data_set(x):
                 doors.check_alone(type(x).__name__, validation_split=split)
-            x, weights = doors.as_images(x), options.get("sample_weight")
-            kept = math.floor(len(x) * (1.0 - split))
-            if not kept:
-                rule = f"it leaves none of the {len(x)} images to train on"
-                raise ValueError(checks.message("validation_split", split, rule, "Use less"))
-            x, y, weights, held_out = _divided(x, y, weights, kept)
-            options["sample_weight"] = weights
-        if held_out is not None and not isinstance(held_out, QuestionSet):
+            x, y, weights, held_out = _divided(doors.as_images(x), y, weights, split)
+            if of_class is not None and not self.takes_labels:
+                held_out = (held_out[0], None, held_out[2])
+        if held_out is not None:
+            planned = isinstance(held_out, QuestionSet)  # whose steps Keras counts itself
             at_once = options.pop("validation_batch_size", None)
-            steps = options.pop("validation_steps", None)
+            steps = None if planned else options.pop("validation_steps", None)
             options["validation_data"] = self._held_out(*taken_apart(held_out), at_once, steps)
-        weights, of_class = options.pop("sample_weight", None), options.pop("class_weight", None)
         if doors.is_data_set(x):
             doors.check_alone(type(x).__name__, class_weight=of_class)
         weights = doors.by_class(weights, of_class, y)
@@ -514,8 +533,12 @@ class TrainedOnQuestions(keras.Model):
         return [*ours, *(c for c in others if c not in ours)]
 
 
-def _divided(x: np.ndarray, y: Any, weights: Any, kept: int) -> tuple[Any, Any, Any, tuple]:
+def _divided(x: np.ndarray, y: Any, weights: Any, split: float) -> tuple[Any, Any, Any, tuple]:
     """What is trained on, and what is held out: the first images and the rest, with their own."""
+    kept = math.floor(len(x) * (1.0 - split))
+    if not kept:
+        rule = f"it leaves none of the {len(x)} images to train on"
+        raise ValueError(checks.message("validation_split", split, rule, "Use less"))
     both: list[tuple[Any, Any]] = []
     for name, part in (("labels", y), ("weights", weights)):
         whole = None if part is None else as_array(name, part)

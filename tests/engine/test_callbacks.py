@@ -167,6 +167,7 @@ def test_each_weight_has_its_own_average_whatever_has_been_frozen_since(unfrozen
     assert_weights(model.network.get_weights(), before)
 
 
+@pytest.mark.filterwarnings("ignore:BackupAndRestore keeps no place")
 def test_a_backup_holds_the_weights_of_the_training_not_the_average(tmp_path):
     model, record = compiled(ema_momentum=0.9), Steps("on_epoch_end")
     backup = keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 from pocket import pocket_model
+from scipy.sparse import csr_matrix
 from tiny import TINY
 
 from diffusion_walkthrough.data import load_images
@@ -55,6 +56,13 @@ def test_every_kind_of_array_is_taken(images):
     np.testing.assert_array_equal(found, IMAGES)
 
 
+def split_up(images):
+    """An array of objects, each of which is an image."""
+    apart = np.empty(len(images), object)
+    apart[:] = [*images]
+    return apart
+
+
 def test_tensors_of_16_bits_are_taken_too():
     for kind in ("float16", "bfloat16"):
         found = doors.as_images(ops.cast(IMAGES, kind))
@@ -71,6 +79,20 @@ def test_tensors_of_16_bits_are_taken_too():
         ({"image": IMAGES}, "images must be an array"),
         ((IMAGES, np.arange(6)), "a pair, as load_images returns: pass its first part as x"),
         ([IMAGES, np.arange(6)], "a pair, as load_images returns"),
+        ((IMAGES, np.ones((6, 2))), "a pair, as load_images returns"),
+        ((IMAGES.tolist(), [[3]] * 6), "a pair, as load_images returns"),
+        ((IMAGES, None), "a pair, as load_images returns"),
+        ((list(IMAGES), [0, 1, 2, 3, 4, 5]), "a pair, as load_images returns"),
+        ((IMAGES, np.arange(6), np.ones(6)), "three parts: .* its third as sample_weight"),
+        (
+            ((IMAGES, np.ones((6, 1))), (IMAGES[:2], np.ones((2, 1)))),
+            r"two pairs, to train on .*Take them apart: \(images, labels\), held_out = data",
+        ),
+        ([IMAGES[0], IMAGES[1, :4]], "cannot be made into one array.*image_size="),
+        (csr_matrix(np.eye(6)), r"is sparse.* pass x\.toarray\(\)"),
+        ((image for image in IMAGES), r"a data set of batches\. Pass one .*next\(iter\(data\)\)"),
+        (np.ma.masked_less(IMAGES, 0), "images are masked in some places"),
+        ([np.ma.masked_less(image, 0) for image in IMAGES], "images are masked in some places"),
         ([IMAGES[0], IMAGES[1], IMAGES[2, :4]], "cannot be made into one array.*image_size="),
         (IMAGES + 1j, "type complex64; they must be numbers"),
         (np.array(["a"]), "they must be numbers"),
@@ -84,6 +106,27 @@ def test_tensors_of_16_bits_are_taken_too():
 def test_what_is_no_array_is_refused_with_how_to_get_one(images, message):
     with pytest.raises(ValueError, match=message):
         doors.as_images(images)
+
+
+@pytest.mark.parametrize(
+    "images", [IMAGES.astype(object), split_up(IMAGES)], ids=["whole", "apart"]
+)
+def test_the_remedy_for_objects_makes_numbers_of_them(images):
+    with pytest.raises(ValueError, match="type object; they must be numbers") as caught:
+        doors.as_images(images)
+    remedy = "images.astype('float32')" if images.ndim > 1 else "np.stack(images)"
+    assert remedy in str(caught.value)
+    np.testing.assert_array_equal(eval(remedy, {"np": np, "images": images}), IMAGES)
+
+
+def test_two_or_three_images_are_no_parts():
+    for n in (2, 3):
+        for images in (list(IMAGES[:n]), tuple(IMAGES[:n, ..., 0]), IMAGES[:n].tolist()):
+            assert len(doors.as_images(images)) == n
+
+
+def test_a_sparse_matrix_is_no_data_set():
+    assert not doors.is_data_set(csr_matrix(np.eye(6)))
 
 
 # Shapes ------------------------------------------------------------------------------------------
@@ -128,7 +171,7 @@ def test_the_remedy_for_a_shape_makes_images_that_fit(shape, wanted, remedy):
         ((4, 28, 28, 1), r"load_images\(…, image_size=8\) resizes.*UNetParameters\(image_size=28"),
         ((4, 8, 12, 1), r"image_size=8\) cuts and resizes"),
         ((4, 3, 8, 8, 1), r"shape \(4, 3, 8, 8, 1\); this model needs \(n, 8, 8, 1\)"),
-        ((5,), r"shape \(5,\)"),
+        ((5,), r"shape \(5,\).*such as enumerate makes, leave out the numbers"),
         ((4, 8, 8, 2), "has 1 channel.*leave out the others"),
     ],
 )
@@ -175,6 +218,7 @@ def test_labels_are_whole_numbers(labels):
         (np.arange(6) + 0.5, "labels must be whole numbers"),
         (np.full(6, np.nan), "labels must be whole numbers"),
         (np.array(list("abcdef")), "type <U1"),
+        (np.ma.masked_greater(np.arange(6), 2), "labels are masked in some places"),
     ],
 )
 def test_labels_that_would_become_others_are_refused(labels, message):
@@ -197,6 +241,7 @@ def test_weights_are_one_number_for_each_image(weights):
         (np.full(6, np.nan), "sample_weight is NaN, infinite"),
         (np.full(6, 1e39), "sample_weight is NaN, infinite"),
         (["a"] * 6, "one number for each of the 6 images"),
+        (np.ma.masked_greater(np.arange(6), 2), "weights are masked in some places"),
     ],
 )
 def test_weights_that_would_not_count_are_refused(weights, message):
@@ -392,6 +437,12 @@ def test_a_rate_that_changes_itself_cannot_be_set(callback):
         doors.check_callbacks([callback], keras.optimizers.Adam(decay))
     doors.check_callbacks([callback], keras.optimizers.Adam(1e-3))
     doors.check_callbacks([keras.callbacks.History()], keras.optimizers.Adam(decay))
+
+
+def test_a_backup_without_the_questions_is_told(tmp_path):
+    backup = keras.callbacks.BackupAndRestore(str(tmp_path))
+    with pytest.warns(UserWarning, match=r"those of its first epoch again\. Use ResumeTraining"):
+        doors.check_callbacks([backup], None)
 
 
 def test_what_is_no_callback_is_refused():

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from keras import ops
 from pocket import compiled, digits, numpy, pocket_model
+from scipy.sparse import csr_matrix
 from tiny import SMALLEST_UNET, TINY
 
 from diffusion_walkthrough.checkpoints import load_model, save_model
 from diffusion_walkthrough.engine.resuming import ResumeTraining
-from diffusion_walkthrough.guidance import inpaint
+from diffusion_walkthrough.guidance import InpaintingQuestions, inpaint
 from diffusion_walkthrough.loss import bits_per_dim
 from diffusion_walkthrough.training import DiffusionModel, Questions
 
@@ -83,6 +84,12 @@ def test_a_rate_of_0_is_told_of():
 def test_a_loss_or_metric_that_would_never_be_asked_is_refused(option):
     with pytest.raises(ValueError, match=r"marks its network's answers itself.*loss='kl'"):
         pocket_model().compile(**option)
+
+
+@pytest.mark.parametrize("steps", ["auto", 0, 2.0, None])
+def test_steps_at_once_that_cannot_be_are_refused(steps):
+    with pytest.raises((TypeError, ValueError), match=f"^steps_per_execution={steps!r}: .* whole"):
+        pocket_model().compile(steps_per_execution=steps)
 
 
 def test_fit_plans_the_whole_run():
@@ -298,6 +305,13 @@ def test_classes_count_as_much_as_they_are_told_to():
         model.fit(images, class_weight={0: 1.0}, verbose=0)
 
 
+def test_classes_are_told_of_what_is_trained_on_alone(at_the_door):
+    labels, classes = np.arange(32) % 2, {1: 2.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        at_the_door.fit(digits(32), labels, class_weight=classes, validation_split=0.5, verbose=0)
+
+
 def test_a_weight_below_0_is_refused(at_the_door):
     with pytest.raises(ValueError, match=r"below 0.*0 for one that does not count"):
         at_the_door.fit(digits(32), sample_weight=np.linspace(-1, 1, 32), verbose=0)
@@ -344,16 +358,74 @@ def test_questions_are_taken_as_they_are():
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"y": np.zeros(32)},
+        {"sample_weight": np.ones(32)},
+        {"batch_size": 8},
+        {"shuffle": False},
+        {"steps_per_epoch": 1},
+        {"class_weight": {0: 1.0}},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+@pytest.mark.parametrize("kind", [lambda asked: asked, InpaintingQuestions], ids=["", "inpainting"])
+def test_what_questions_say_themselves_is_refused_beside_them(kind, options, at_the_door):
+    asked = kind(at_the_door.questions(digits(32), batch_size=16))
+    ((name, _),) = options.items()
+    message = rf"^{name} cannot be passed beside {type(asked).__name__}.*model\.questions\(images, "
+    with pytest.raises(ValueError, match=message):
+        at_the_door.fit(asked, verbose=0, **options)
+    if name in ("y", "sample_weight", "batch_size"):
+        with pytest.raises(ValueError, match=message):
+            at_the_door.evaluate(asked, verbose=0, **options)
+    if name == "batch_size":
+        with pytest.raises(ValueError, match=message):
+            at_the_door.fit(digits(32), validation_data=asked, validation_batch_size=8, verbose=0)
+
+
+def test_some_steps_of_questions_may_be_measured(at_the_door):
+    asked = at_the_door.questions(digits(32), batch_size=16, shuffle=False, always_alike=True)
+    assert at_the_door.evaluate(asked, steps=1, verbose=0) != at_the_door.evaluate(asked, verbose=0)
+    measured = {"validation_data": asked, "validation_steps": 1, "verbose": 0}
+    still = compiled(optimizer=keras.optimizers.SGD(0.0))
+    expected = still.evaluate(asked, steps=1, verbose=0)
+    with pytest.warns(UserWarning, match="the learning rate of this optimizer is 0"):
+        found = still.fit(digits(32), **measured).history["val_loss"]
+    assert found == [pytest.approx(expected)]
+
+
+def test_questions_of_another_shape_are_refused(at_the_door):
+    unet = dataclasses.replace(TINY.unet, image_size=4)
+    other = DiffusionModel(dataclasses.replace(TINY, unet=unet), seed=0)
+    asked = other.questions(digits(32)[:, :4, :4], batch_size=16)
+    for door in (at_the_door.fit, at_the_door.evaluate):
+        with pytest.raises(ValueError, match=r"\(4, 4, 1\), and the network takes \(8, 8, 1\)"):
+            door(asked, verbose=0)
+
+
+def test_what_is_shown_of_a_run_may_come_fifth_as_in_keras(at_the_door, capsys):
+    at_the_door.fit(digits(32), None, 16, 1, 0)
+    at_the_door.evaluate(digits(32), None, 16, 0)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
     ("x", "message"),
     [
         (None, "x=None: images must be an array"),
         ("digits", r"Load them first: load_images\('digits'\)\[0\]"),
         ({"image": np.zeros(3)}, "images must be an array"),
         ((np.zeros((4, 8, 8, 1)), np.zeros(4)), "a pair, as load_images returns"),
+        ((np.zeros((4, 8, 8, 1)), np.zeros((4, 2))), "a pair, as load_images returns"),
+        (csr_matrix(np.eye(4)), r"is sparse.*pass x\.toarray\(\)"),
         (np.zeros((4, 8, 8)), r"pass images\[\.\.\., None\]"),
         (3, r"this model needs \(n, 8, 8, 1\)"),
     ],
-    ids=["nothing", "a name", "a dictionary", "a pair", "no channels", "a number"],
+    ids=[
+        *("nothing", "a name", "a dictionary", "a pair", "two labels", "sparse", "no channels"),
+        "a number",
+    ],
 )
 def test_what_is_no_set_of_images_is_refused_in_words(x, message, at_the_door):
     with pytest.raises(ValueError, match=message):
@@ -421,6 +493,17 @@ def test_a_run_is_kept_in_one_folder(at_the_door, tmp_path):
 def test_a_share_that_leaves_nothing_to_train_on_is_told(at_the_door):
     with pytest.raises(ValueError, match=r"validation_split=0.99: it leaves none of the 32 images"):
         at_the_door.fit(digits(32), validation_split=0.99, verbose=0)
+
+
+@pytest.mark.parametrize("door", ["train_on_batch", "test_on_batch"])
+def test_a_data_set_is_no_single_batch(door, at_the_door):
+    with pytest.raises(ValueError, match=r"one array here.*Pass one of its batches"):
+        getattr(at_the_door, door)(Batches())
+
+
+def test_the_network_is_what_is_exported(at_the_door):
+    with pytest.raises(TypeError, match=r"model\.network\.export\(…\)"):
+        at_the_door.export("folder")
 
 
 @pytest.mark.parametrize("ask", ["predict", "predict_on_batch", "__call__"])
