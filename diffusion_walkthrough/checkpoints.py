@@ -201,7 +201,7 @@ def load_model(path_or_name: str | os.PathLike[str]) -> DiffusionModel:
     """
     path = checks.path("path_or_name", path_or_name)
     if path.is_dir() and not _ours(path, (*PARAMETERS_FILES, *WEIGHTS_FILES)):
-        path = model_of_run(path, str(path_or_name)) or path
+        path = model_of_run(path, str(path_or_name)) or _not_hidden(path, str(path_or_name))
     if not path.exists() and writing.earlier_folder(path):
         writing.tidy(path.resolve().parent)  # a run was killed while replacing it
     if not path.exists():
@@ -239,6 +239,11 @@ def model_of(data: str | os.PathLike[str]) -> DiffusionModel:
 def pretrained_names() -> list[str]:
     """List the models that ship with the package."""
     return sorted(folder.name for folder in PRETRAINED.glob("*") if _ours(folder, WEIGHTS_FILES))
+
+
+def _not_hidden(folder: Path, name: str) -> Path:
+    """The model that ships under the name of a folder of something else; or else the folder."""
+    return PRETRAINED / name if name in pretrained_names() else folder
 
 
 def _pretrained(name: str, path: Path) -> Path:

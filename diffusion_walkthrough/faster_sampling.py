@@ -145,6 +145,9 @@ def karras_sigmas(first: float, last: float, steps: int) -> FloatArray:
 #: In the first, log SNR = -2 log σ rises evenly (Lu et al. 2022, arXiv 2206.00927).
 SPACINGS: dict[str, Callable[..., FloatArray]] = {"log_snr": np.geomspace, "karras": karras_sigmas}
 
+#: Of a walk that asks between the steps of its schedule: more change nothing that can be seen.
+MOST_STEPS = 10_000
+
 SPACING_NAMES = ("even", *SPACINGS)
 
 
@@ -170,7 +173,8 @@ def spaced(
 
     Args:
         schedule: the noise schedule, of T steps.
-        steps: how many t; None for T. The last step, to the clean image, is from the last of them.
+        steps: how many t; None for T, which is the most if they are even; if not, it is
+            :data:`MOST_STEPS`, or T. The last step, to the clean image, is from the last of them.
         spacing: ``"even"`` in t, as ``times`` is ("trailing"); ``"log_snr"``, even in log SNR from
             the first to the σ of t = 0; or ``"karras"``, between the same, see
             :func:`karras_sigmas`.
@@ -182,7 +186,8 @@ def spaced(
         for an unknown spacing, for ``steps`` that cannot be, or a σ that the schedule has not.
     """
     choice("spacing", spacing, SPACING_NAMES)
-    steps = integer("steps", len(schedule) if steps is None else steps, 1)
+    most = None if spacing == "even" else max(MOST_STEPS, len(schedule))
+    steps = integer("steps", len(schedule) if steps is None else steps, 1, most)
     if spacing == "even" and sigma_max is None:
         return times(schedule, steps)
     start = len(schedule) - 1 if sigma_max is None else time_of(schedule, sigma_max, "sigma_max")

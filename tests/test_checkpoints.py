@@ -422,8 +422,17 @@ def test_a_model_that_was_compiled_and_not_trained_loads_without_a_warning(tmp_p
     np.testing.assert_array_equal(prediction(again), prediction(model))
 
 
+def test_a_folder_of_something_else_hides_no_model_that_ships(tmp_path, monkeypatch, first):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert load_model("digits").diffusion_parameters == DiffusionParameters.digits()
+    save_model(first, tmp_path / "digits" / "model")
+    np.testing.assert_array_equal(prediction(load_model("digits")), prediction(first))
+
+
 def test_a_run_is_named_by_its_folder_and_its_newest_model_is_loaded(tmp_path, first, second):
     (tmp_path / "run" / "resume").mkdir(parents=True)
+    (tmp_path / "run" / "resume" / ".lock").touch()
     with pytest.raises(FileNotFoundError, match=r"run: this run has saved no model yet.*goes on"):
         load_model(tmp_path / "run")
     save_model(first, tmp_path / "run" / "model")

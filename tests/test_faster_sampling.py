@@ -325,6 +325,7 @@ def test_the_time_of_a_sigma_is_where_the_rates_have_it():
         ((0,), ValueError, "steps=0: steps must be a whole number of at least 1"),
         ((0, "karras"), ValueError, "steps=0: steps must be a whole number of at least 1"),
         ((2.5, "karras"), TypeError, "steps=2.5: steps must be a whole number"),
+        ((10_001, "karras"), ValueError, "steps=10001: steps must be .* at most 10000"),
         ((101,), ValueError, "steps = 101 must be a whole number in 1 … 100"),
         ((100, "even", 80), ValueError, "steps = 100 must be a whole number in 1 … 99"),
         ((10, "karras", 5000), ValueError, "sigma_max=5000: .* between .*0.0251 and 2029"),

@@ -35,7 +35,13 @@ OF_THE_WORLD = (OSError, ArithmeticError, RuntimeError)
 #: What TensorFlow, JAX and PyTorch say when there is no more of it.
 OF_MEMORY = ("ResourceExhaustedError", "RESOURCE_EXHAUSTED", "OutOfMemoryError")
 
+_GONE = "the current folder does not exist any more. Go to one that does, with cd, and try again."
+
 _AFTER_CTRL_C = {"train": "The same line goes on from the last checkpoint."}
+
+
+class _OutputError(Exception):
+    """Standard output cannot be written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,11 +65,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _run(arguments)[0]
             with contextlib.redirect_stdout(sys.stderr):  # what is for people
                 code, answer = _run(arguments)
-        print(json.dumps(_plain(answer)), flush=True)
+        with _written_out():
+            print(json.dumps(_plain(answer)))
         return code
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_output()
         return FAILED
+    except _OutputError as error:
+        _let_go_of_output()
+        return _told(FAILED, str(error))[0]
+
+
+@contextlib.contextmanager
+def _written_out() -> Iterator[None]:
+    """Write out all that is printed inside, and was before; _OutputError where that cannot be."""
+    try:
+        try:
+            yield
+        finally:
+            print(end="", flush=True)  # standard output may be closed
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _OutputError(
+            f"standard output could not be written ({error.strerror or error}). Make room there, "
+            "or send it elsewhere."
+        ) from error
+
+
+def _let_go_of_output() -> None:
+    """Leave what could not be written: Python would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
@@ -80,21 +112,26 @@ def _plain_warnings() -> Iterator[None]:
 def _run(arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
     """Do what a line says: the exit code, and the answer for programs."""
     try:
-        options = parse(arguments)
+        with _written_out():  # of --help and --version
+            options = parse(arguments)
     except WordError as error:
         return _told(REFUSED, str(error))
     try:
         from diffusion_walkthrough.command_line import commands
 
         answer = getattr(commands, options.command)(options)
-        print(end="", flush=True)  # standard output may be closed
+        with _written_out():
+            pass
     except KeyboardInterrupt:
         after = _AFTER_CTRL_C.get(options.command, "Nothing was written.")
         print(f"\nInterrupted. {after}", file=sys.stderr)
         return INTERRUPTED, {"error": "interrupted", "exit_code": INTERRUPTED}
-    except BrokenPipeError:
+    except (BrokenPipeError, _OutputError):
         raise
     except Exception as error:
+        if isinstance(error, OSError):
+            with _written_out():  # which may be what has failed
+                pass
         if options.traceback and not options.json:
             raise
         if options.traceback:
@@ -107,7 +144,10 @@ def _explained(error: Exception) -> tuple[int, str]:
     """The exit code for an error, and what to say of it."""
     if isinstance(error, MemoryError) or any(word in repr(error)[:2000] for word in OF_MEMORY):
         first = (str(error).strip() or "MemoryError").splitlines()[0][:200]
-        return FAILED, f"the memory does not suffice ({first}). Choose a smaller --batch-size."
+        remedy = "Close other programs, or ask for less: a smaller --batch-size, or fewer images."
+        return FAILED, f"the memory does not suffice ({first}). {remedy}"
+    if isinstance(error, FileNotFoundError) and error.strerror and _current_folder_is_gone():
+        return REFUSED, _GONE
     if isinstance(error, OF_THE_LINE):
         return REFUSED, str(error)
     if isinstance(error, OF_THE_WORLD):
@@ -117,6 +157,14 @@ def _explained(error: Exception) -> tuple[int, str]:
         f"{type(error).__name__}: {error}. This should not have happened: please report it, as "
         "CONTRIBUTING.md says, with the lines above."
     )
+
+
+def _current_folder_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _told(code: int, sentence: str) -> tuple[int, dict[str, Any]]:

@@ -53,6 +53,9 @@ FEWEST_COMPARED = 6
 #: Of the noise that a restart begins with, as in ``faster_sampling``.
 RESTART_SIGMA = 0.4
 
+#: Where the steps of a walk may lie between those of the schedule, as in ``faster_sampling``.
+MOST_STEPS = 10_000
+
 #: A picture of more pixels than these is hard to open.
 MOST_PIXELS = 2**26
 
@@ -406,6 +409,11 @@ def way_back(options: argparse.Namespace, parameters: DiffusionParameters) -> di
         raise ValueError(
             f"--steps {steps} is more than there are: with --spacing even, at most {most} here. "
             "Leave it out for all."
+        )
+    if steps is not None and steps > (between := max(len(schedule), MOST_STEPS)):
+        raise ValueError(
+            f"--steps {steps} must be at most {between}; more change nothing that can be seen. "
+            "Leave it out for as many as the schedule has."
         )
     _check_restarts(options, parameters, sigmas)
     asked = {"step": options.sampler, "steps": steps, "sigma_max": sigma, "eta": options.eta}

@@ -8,6 +8,7 @@ the same line runs again.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import math
 import shlex
@@ -60,8 +61,9 @@ def train(options: argparse.Namespace) -> Answer:
         *shown,
     ]
     lengths = {"epochs": run.epochs, "steps_per_epoch": options.steps_per_epoch}
-    history = model.fit(run.images, run.labels, verbose=verbose, callbacks=callbacks, **lengths)
-    save()
+    with _told_if_moved(run.folder):
+        history = model.fit(run.images, run.labels, verbose=verbose, callbacks=callbacks, **lengths)
+        save()
     ended_before = history.params is None  # nobody has trained
     return _ended(run, history.history["loss"], ended_before)
 
@@ -168,6 +170,21 @@ def _about(run: checking.Run) -> str:
     length = f"{_several(run.epochs, 'epoch')} of {_several(run.steps, 'step')}"
     begun = f" {run.done} of them are done." if 0 < run.done < run.epochs else ""
     return f"{images}. {length}, all in {run.folder}.{begun}"
+
+
+@contextlib.contextmanager
+def _told_if_moved(folder: Path) -> Iterator[None]:
+    """Say of a run's folder that is there no more what has become of it, and how to go on."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if folder.exists():
+            raise
+        raise OSError(
+            f"--folder {folder} has gone since training began: it was moved or removed. Move it "
+            "back and run the same line again, or run it with its new --folder: it goes on from "
+            "the last checkpoint."
+        ) from error
 
 
 def _ended(run: checking.Run, losses: list[float], ended_before: bool) -> Answer:

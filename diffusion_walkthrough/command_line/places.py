@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import shlex
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,10 @@ from diffusion_walkthrough.checks import did_you_mean
 from diffusion_walkthrough.files import UNREADABLE_NPZ, plain_data
 from diffusion_walkthrough.files.archives import opened_archive, read_member
 from diffusion_walkthrough.files.folders import (
+    CHECKPOINTS,
     MODEL,
     PARAMETERS_FILES,
+    has_begun,
     model_of_run,
     resume_folder,
 )
@@ -27,7 +30,7 @@ from diffusion_walkthrough.files.weights import WEIGHTS_FILES
 from diffusion_walkthrough.files.writing import strangers
 from diffusion_walkthrough.parameters import DiffusionParameters, load_parameters
 
-HISTORY, PICTURES, CHECKPOINTS = "history.csv", "pictures", "checkpoint-*.npz"
+HISTORY, PICTURES = "history.csv", "pictures"
 
 #: The small trained models that ship with the package.
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
@@ -75,11 +78,21 @@ def output(options: argparse.Namespace, suffixes: dict[str, str]) -> Path:
 
 
 def _check_writable(word: str, folder: Path) -> None:
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    ways = (folder, *folder.absolute().parents)
+    there = next(place for place in ways if place.exists() or place.is_symlink())
+    if not there.exists():
+        raise FileNotFoundError(
+            f"{word}: {there} is a link to {os.readlink(there)}, which is not there. Make that "
+            "folder, or choose another place."
+        )
     if not there.is_dir():
         raise NotADirectoryError(f"{word}: {there} is a file, and not a folder. Choose another.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"{word}: nothing can be written in {there}. Choose another place.")
+    try:
+        tempfile.TemporaryDirectory(dir=there, prefix=".~").cleanup()
+    except OSError as error:
+        raise PermissionError(
+            f"{word}: nothing can be written in {there} ({error.strerror}). Choose another place."
+        ) from error
 
 
 # Models -------------------------------------------------------------------------------------------
@@ -109,6 +122,8 @@ def model_place(given: str, word: str = "--model") -> Path:
     place = model_of_run(path, f"{word} {given}")
     if place is not None and _has_parameters(place):
         return _with_weights(place, word, given)
+    if place is None and given in shipped and word == "--model":  # a folder of something else
+        return PRETRAINED / given
     raise FileNotFoundError(f"{word} {given} is a folder without a model. Check the path.")
 
 
@@ -152,7 +167,7 @@ def run_folder(given: str) -> Path:
     would replace what is not its own.
     """
     folder = path_of("--folder", given)
-    of_model = folder.name == MODEL and resume_folder(folder.parent).is_dir()
+    of_model = folder.name == MODEL and has_begun(folder.parent)
     of_resume = folder == resume_folder(folder.parent) and any(folder.glob(CHECKPOINTS))
     if of_model or of_resume:
         folder = folder.parent
@@ -172,17 +187,13 @@ def run_folder(given: str) -> Path:
 
 
 def _not_of_a_run(folder: Path) -> Path | None:
-    """What somebody else has put where a run writes, if anything.
-
-    From its first moment on, a run has a folder to go on from, with a lock or a checkpoint in it.
-    """
-    model, resume = folder / MODEL, resume_folder(folder)
+    """What somebody else has put where a run writes, if anything."""
+    model = folder / MODEL
     if model.is_dir() and (others := strangers(model, {*WEIGHTS_FILES, *PARAMETERS_FILES})):
         return model / others[0]
-    begun_here = any(next(resume.glob(name), None) for name in (".lock", f"{CHECKPOINTS}*"))
     if model.exists() and not model.is_dir():
         return model
-    names = () if begun_here else (HISTORY, MODEL, f"{PICTURES}/epoch-*.png")
+    names = () if has_begun(folder) else (HISTORY, MODEL, f"{PICTURES}/epoch-*.png")
     return next((place for name in names for place in sorted(folder.glob(name))), None)
 
 

@@ -137,6 +137,8 @@ def pictures(model: Any, folder: Path, save: Callable[[], Any], every: int) -> A
     from diffusion_walkthrough.engine.callbacks import SampleHistory
 
     def show(epochs: int, images: np.ndarray) -> None:
+        if not folder.parent.is_dir():  # moved away, as the next checkpoint will say
+            return
         with _going_on_without():
             write_grid(folder / f"epoch-{epochs:06d}.png", images)
         if epochs:

@@ -11,6 +11,7 @@ import ast
 import importlib.metadata
 import platform
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -69,9 +70,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"{first[:80]} is none of the commands {', '.join(commands)}. {guess}".strip())
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        chosen, word = commands[options.command], unknown[0].partition("=")[0]
-        guess = did_you_mean(word, re.findall(r"--[a-z-]+", chosen.format_usage()))
-        chosen.error(f"{word[:80]} is no option of {options.command}. {guess}".strip())
+        name, word = options.command, unknown[0].partition("=")[0]
+        chosen, before = commands[name], arguments[: arguments.index(name)]
+        known = re.findall(r"--[a-z-]+", chosen.format_usage())
+        if word in known and unknown[0] in before:
+            chosen.error(f"{word} belongs after the command. Write {name} {unknown[0][:80]}")
+        guess = did_you_mean(word, known)
+        chosen.error(f"{word[:80]} is no option of {name}. {guess}".strip())
     return options
 
 
@@ -214,8 +219,9 @@ def _value(text: str) -> Any:
     if text.lower() in words:
         return words[text.lower()]
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        with warnings.catch_warnings(action="ignore"):  # of a text such as 1and
+            return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 

@@ -14,6 +14,9 @@ from diffusion_walkthrough.files import writing
 RESUME, RESUME_BEFORE = "resume", "checkpoints"
 MODEL = "model"
 
+#: What a checkpoint is named, in the folder that a run goes on from.
+CHECKPOINTS = "checkpoint-*.npz"
+
 #: The parameters of a saved model, as JSON or as a pickle.
 PARAMETERS_FILES = ("parameters.json", "parameters.pkl")
 
@@ -22,6 +25,15 @@ def resume_folder(folder: Path) -> Path:
     """Where the checkpoints of a run are, or will be."""
     before = folder / RESUME_BEFORE
     return before if before.is_dir() else folder / RESUME
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a folder is that of a run, and none that somebody else named like one of its parts.
+
+    From its first moment on, a run has a lock or a checkpoint where it goes on from.
+    """
+    names = (".lock", f"{CHECKPOINTS}*")
+    return any(next(resume_folder(folder).glob(name), None) for name in names)
 
 
 def model_of_run(folder: Path, named: str) -> Path | None:
@@ -36,7 +48,7 @@ def model_of_run(folder: Path, named: str) -> Path | None:
         return place
     if place.is_dir():
         return place
-    if resume_folder(folder).is_dir():
+    if has_begun(folder):
         raise FileNotFoundError(
             f"{named}: this run has saved no model yet, which it does when it draws a picture, and "
             "at its end. Run the line that began it again: it goes on."

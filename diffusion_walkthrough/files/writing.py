@@ -17,6 +17,8 @@ import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from diffusion_walkthrough.checks import LONGEST_NAME
+
 _HOST = re.sub(r"\W", "_", platform.node())[:30]
 _OURS = re.compile(r"\.~(?P<host>\w*)-(?P<process>\d+)-[0-9a-f]{8}-(?P<old>old-)?(?P<name>.+)")
 
@@ -53,7 +55,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = _place(path)
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder. Give the name of a file in it.")
-    temporary = _beside(target)
+    temporary = _file_beside(target)
     with _told_of(target), _being_written(temporary):
         try:
             yield temporary
@@ -112,11 +114,16 @@ def _told_of(target: Path) -> Iterator[None]:
         first = error
         while isinstance(first.__cause__, OSError):  # of a file in a folder, both are told of
             first = first.__cause__
+        remedy = "make room there or choose another place"
+        if first.errno == errno.ENAMETOOLONG:
+            remedy = "choose a shorter name"
         said = (
             f"{target} could not be written ({first.strerror or first}). What was there before is "
-            "whole: make room there or choose another place, and do the same again."
+            f"whole: {remedy}, and do the same again."
         )
-        raise (OSError(first.errno, said) if first.errno else OSError(said)) from first
+        told = type(OSError(first.errno, said))(said)  # without the number in its sentence
+        told.errno = first.errno
+        raise told from first
 
 
 @contextlib.contextmanager
@@ -214,9 +221,21 @@ def _place(path: str | os.PathLike[str]) -> Path:
     return target
 
 
+def _mark() -> str:
+    """How a temporary name begins, each in another way."""
+    return f".~{_HOST}-{os.getpid()}-{secrets.token_hex(4)}-"
+
+
 def _beside(target: Path, old: str = "") -> Path:
-    mark = f"{os.getpid()}-{secrets.token_hex(4)}"
-    return target.with_name(f".~{_HOST}-{mark}-{old}{target.name}")
+    return target.with_name(f"{_mark()}{old}{target.name}")
+
+
+def _file_beside(target: Path) -> Path:
+    """Where a file is written: of a name too long to have a mark before it, at its end alone."""
+    mark, name = _mark(), target.name
+    while len(os.fsencode(mark + name)) > LONGEST_NAME:
+        name = f"~{name[2:]}"
+    return target.with_name(mark + name)
 
 
 def _to_disk(path: Path) -> None:

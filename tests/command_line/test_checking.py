@@ -176,6 +176,7 @@ def test_too_few_images_are_told_before_they_are_drawn(capsys, pictures):
         (["--sigma-max", "5000"], "--sigma-max 5000.0 must be between this model's first and last"),
         (["--steps", "101"], "--steps 101 is more than there are: with --spacing even, at most"),
         (["--steps", "99", "--sigma-max", "5"], "--steps 99 is more than there are"),
+        (["--steps", "10001", "--spacing", "karras"], "--steps 10001 must be at most 10000; more"),
         (["-n", "100000"], "Draw at most 26843 into a .png, or name an --out that ends in .npz."),
     ],
 )
@@ -218,7 +219,7 @@ def test_a_schedule_without_the_noise_of_a_restart_says_so():
 @pytest.mark.parametrize("parameters", [DIGITS, FACES], ids=["cosine", "jsd"])
 @pytest.mark.parametrize("spacing", ["even", "log_snr", "karras"])
 @pytest.mark.parametrize("sigma", [None, 1e-6, 0.02, 1.0, 20.0, 80.0, 1e6])
-@pytest.mark.parametrize("steps", [None, 1, 20, 90, 100, 101, 260])
+@pytest.mark.parametrize("steps", [None, 1, 20, 90, 100, 101, 260, 10_001])
 def test_the_line_refuses_what_the_samplers_refuse(parameters, spacing, sigma, steps):
     schedule = NoiseSchedule.from_parameters(parameters.schedule)
     words = ["sample", "--model", "m", "--out", "x.png", "--spacing", spacing]

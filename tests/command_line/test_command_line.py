@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from command_line.lines import ROOT, in_a_process
+from command_line.lines import ROOT, in_a_process, refused
 from diffusion_walkthrough import command_line
 from diffusion_walkthrough.command_line import commands, main
 
@@ -30,8 +30,8 @@ class ResourceExhaustedError(Exception):
         (ConnectionError("no network"), 1, "error: no network\n"),
         (FloatingPointError("not finite"), 1, "error: not finite\n"),
         (RuntimeError("it broke"), 1, "error: it broke\n"),
-        (MemoryError(), 1, "the memory does not suffice (MemoryError). Choose a smaller --batch"),
-        (ResourceExhaustedError("OOM when\nallocating"), 1, "suffice (OOM when). Choose"),
+        (MemoryError(), 1, "the memory does not suffice (MemoryError). Close other programs, or"),
+        (ResourceExhaustedError("OOM when\nallocating"), 1, "suffice (OOM when). Close"),
         (KeyError("loss"), 1, "KeyError: 'loss'. This should not have happened: please report it"),
         (KeyboardInterrupt(), 130, "Interrupted. Nothing was written."),
     ],
@@ -106,6 +106,37 @@ def test_standard_output_may_be_closed():
     line = f"'{sys.executable}' -m diffusion_walkthrough {' '.join(LINE)} >&-"
     done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
+@pytest.mark.parametrize("words", [LINE, [*LINE, "--json"], ["--version"], ["params", "--help"]])
+def test_a_standard_output_that_takes_no_more_is_told_of_in_one_line(words):
+    line = f"'{sys.executable}' -m diffusion_walkthrough {' '.join(words)} >/dev/full"
+    done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, check=False)
+    sentence = "standard output could not be written (No space left on device). Make room there"
+    *others, told = done.stderr.decode().splitlines()
+    assert done.returncode == 1
+    assert told.startswith(f"error: {sentence}")
+    assert "Traceback" not in done.stderr.decode()
+    assert "--json" in words or others == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere, a current folder cannot be removed")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["params", "--data", "x"],
+        ["params", "--out", "y.json"],
+        ["sample", "--model", "digitz", "--out", "x.png"],
+        ["train", "--parameters", "digits", "--folder", "run"],
+    ],
+)
+def test_a_current_folder_that_has_been_removed_is_told_of(tmp_path, monkeypatch, capsys, words):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    told = refused(capsys, *words)
+    assert told.startswith("error: the current folder does not exist any more. Go to one that")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell with pipes")

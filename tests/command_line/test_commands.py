@@ -179,6 +179,25 @@ def test_what_cannot_be_saved_on_the_way_ends_no_training(workshop, tmp_path, mo
     assert (folder / "model" / "parameters.json").is_file()
 
 
+def test_a_run_that_is_moved_meanwhile_says_how_to_go_on(workshop, tmp_path, monkeypatch, capsys):
+    folder, moved = tmp_path / "run", tmp_path / "elsewhere"
+    draw = SampleHistory._draw
+
+    def move(self, epochs):
+        if epochs == 1:
+            folder.rename(moved)
+        draw(self, epochs)
+
+    monkeypatch.setattr(SampleHistory, "_draw", move)
+    line = train_words(workshop, folder, 2, "--quiet", "--pictures-every", "1")
+    assert main(line) == 1
+    told = capsys.readouterr().err
+    assert f"--folder {folder} has gone since training began" in told
+    assert "run it with its new --folder: it goes on from the last checkpoint." in told
+    assert not folder.exists()
+    assert main(train_words(workshop, moved, 2, "--quiet")) == 0
+
+
 def test_control_c_says_how_to_go_on(workshop, tmp_path, monkeypatch, capsys):
     def interrupt(self, *_, **__):
         raise KeyboardInterrupt

@@ -4,6 +4,7 @@ import json
 import os
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,21 @@ def test_a_fault_of_a_model_is_told_by_its_place(capsys, tmp_path, run):
     (tmp_path / "a.keras").write_bytes(b"no model")
     damaged = refused(capsys, "sample", "--model", tmp_path / "a.keras", *out)
     assert "cannot be read as a model of this package" in damaged
+
+
+def test_a_folder_of_something_else_is_no_run_and_hides_no_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("torchproject", "digits"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    other = refused(capsys, "sample", "--model", "torchproject", "--out", "x.png")
+    assert "--model torchproject is a folder without a model" in other
+    assert places.model_place("digits") == places.PRETRAINED / "digits"
+    with pytest.raises(FileNotFoundError, match="--parameters digits is a folder without"):
+        places.model_place("digits", "--parameters")
+    assert places.run_folder("digits/model") == Path("digits/model")
+    (tmp_path / "digits" / "checkpoints" / ".lock").touch()
+    with pytest.raises(FileNotFoundError, match="this run has saved no model yet"):
+        places.model_place("digits")
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
@@ -144,6 +160,25 @@ def test_a_place_that_cannot_be_written_is_told_before(capsys, tmp_path):
     tmp_path.chmod(0o500)
     assert main(["sample", "--model", "digits", "--out", str(tmp_path / "x.png")]) == 1
     assert "nothing can be written in" in capsys.readouterr().err
+
+
+def test_a_link_to_nowhere_is_told_before(capsys, tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    begin = ["train", "--parameters", "digits", "--folder"]
+    for folder in (tmp_path / "link", tmp_path / "link" / "run"):
+        told = refused(capsys, *begin, folder)
+        assert f"--folder: {tmp_path / 'link'} is a link to nowhere, which is not there." in told
+    (tmp_path / "nowhere").mkdir()
+    assert places.run_folder(str(tmp_path / "link")) == tmp_path / "link"
+    assert list((tmp_path / "nowhere").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a place where nobody may write")
+def test_a_place_where_even_root_cannot_write_is_told_before():
+    with pytest.raises(
+        PermissionError, match=r"--folder: nothing can be written in /proc \(.*\)\."
+    ):
+        places.run_folder("/proc/x")
 
 
 # Runs that have begun --------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Words that are not known, or cannot be, are told with the nearest that can."""
 
 import dataclasses
+import warnings
 
 import pytest
 
@@ -20,6 +21,7 @@ def test_the_names_are_those_there_are():
     assert tuple(faster_sampling.SAMPLERS) == words.SAMPLERS
     assert faster_sampling.SPACING_NAMES == words.SPACINGS
     assert faster_sampling.RESTART_SIGMA == checking.RESTART_SIGMA
+    assert faster_sampling.MOST_STEPS == checking.MOST_STEPS
     assert (machines.THIS_MACHINE, *machines.MACHINES) == words.DEVICES
     for preset in words.PRESETS:
         assert getattr(parameters.DiffusionParameters, preset)().unet
@@ -36,6 +38,9 @@ def test_the_names_are_those_there_are():
         ([*SAMPLE, "--restarts", "-1"], "--restarts: -1 must be a whole number of at least 0"),
         ([*SAMPLE, "--restarts", "few"], "--restarts: few must be a whole number of at least 0"),
         ([*SAMPLE, "--batchsize", "3"], "--batchsize is no option of sample. Did you mean '--b"),
+        (["--json", "params"], "--json belongs after the command. Write params --json. See"),
+        (["--seed=3", *SAMPLE], "--seed belongs after the command. Write sample --seed=3. See"),
+        (["--jsn", "params"], "--jsn is no option of params. Did you mean '--json'?"),
         ([*SAMPLE, "--batchsize=3"], "--batchsize is no option of sample. Did you mean '--b"),
         (["train", "--batch-size", "0"], "--batch-size: 0 must be a whole number of at least 1."),
         (["train", "--epochs", "0"], "--epochs: 0 must be"),
@@ -87,11 +92,15 @@ def test_a_word_that_cannot_be_names_the_remedy(line, message):
         ("attention_sizes=[4]", [4]),
         ("name=a=b", "a=b"),
         ("name=" + "(" * 999, "(" * 999),
+        ("labels={[]:1}", "{[]:1}"),
+        ("name=1and", "1and"),
         ("name=__import__('os').getcwd()", "__import__('os').getcwd()"),
     ],
 )
 def test_a_change_is_written_as_python_or_json_writes_it(text, value):
-    found = parse(["params", "--set", text]).set
+    with warnings.catch_warnings(action="always", record=True) as told:
+        found = parse(["params", "--set", text]).set
+    assert told == []
     assert found == [(text.partition("=")[0], value)]
     assert type(found[0][1]) is type(value)
 
@@ -153,15 +162,18 @@ def test_help_and_mistyped_words_need_not_even_numpy():
 def test_every_fault_of_a_line_is_told_before_anything_heavy_is_imported(tmp_path):
     (tmp_path / "file.txt").write_text("a file")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("nowhere")
     lines = [
         ["train", "--parameters", "digit", "--folder", "x"],
         ["train", "--parameters", "digits", "--folder", str(tmp_path / "file.txt" / "x")],
+        ["train", "--parameters", "digits", "--folder", str(tmp_path / "link")],
         ["train", "--parameters", "digits", "--folder", "x", "--data", "digit"],
         ["train", "--parameters", "digits", "--folder", "x", "--data", str(tmp_path / "empty")],
         ["train", "--parameters", "digits", "--folder", "x", "--data", "faces"],
         ["sample", "--model", "digit", "--out", "x.png"],
         ["sample", "--model", "digits", "--out", str(tmp_path / "file.txt")],
         [*SAMPLE, "--steps", "101"],
+        [*SAMPLE, "--steps", "999999999", "--spacing", "karras"],
         [*SAMPLE, "--sampler", "heun", "--eta", "1"],
         [*SAMPLE, "-n", "100000"],
         ["evaluate", "--model", "digits", "--data", str(tmp_path / "empty")],

@@ -158,9 +158,10 @@ def test_an_error_of_the_disk_says_what_could_not_be_written_and_what_is_left(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writing.os, "fsync", fail)
-    said = r"^\[Errno 28\] .*/%s could not be written \(No space left on device\)\. .* whole: make"
-    with pytest.raises(OSError, match=said % "a"):
+    said = r"^/.*/%s could not be written \(No space left on device\)\. .* whole: make"
+    with pytest.raises(OSError, match=said % "a") as error:
         write_whole(tmp_path / "a", b"one")
+    assert error.value.errno == errno.ENOSPC
     with pytest.raises(OSError, match=said % "model"), whole_folder(tmp_path / "model") as inside:
         write_whole(inside / "a", b"one")  # of which the folder's error makes one sentence
     assert names(tmp_path) == []
@@ -227,6 +228,31 @@ def test_a_disk_that_takes_no_more_leaves_the_earlier_whole_and_nothing_else(tmp
     assert f"{name} could not be written (File too large)" in done.stdout
     assert names(tmp_path) == [name]
     assert (path if path.suffix else path / "a").read_text() == "1"
+
+
+@pytest.mark.parametrize("name", ["a" * 235 + ".json", "ä" * 125 + ".json", "old-" * 63 + "abc"])
+def test_every_name_that_the_disk_takes_can_be_written(tmp_path, monkeypatch, name):
+    write_whole(tmp_path / name, b"one")
+    with whole_file(tmp_path / name) as temporary:
+        temporary.write_bytes(b"two")
+        assert temporary.suffix == Path(name).suffix
+        left = writing._OURS.fullmatch(temporary.name)
+        assert (left["process"], left["old"]) == (str(os.getpid()), None)
+        assert temporary != writing._file_beside(tmp_path / f"b{name[1:]}")
+    assert names(tmp_path) == [name]
+    dead = number_of_a_dead_process()
+    with monkeypatch.context() as patch:
+        patch.setattr(writing.os, "getpid", lambda: dead)
+        writing._file_beside(tmp_path / name).touch()
+    tidy(tmp_path)
+    assert names(tmp_path) == [name]
+
+
+def test_a_name_that_is_too_long_asks_for_a_shorter_one(tmp_path):
+    said = r"\(File name too long\)\. .* whole: choose a shorter name, and do"
+    with pytest.raises(OSError, match=said):
+        write_folder(tmp_path / ("a" * 250), a="1")
+    assert names(tmp_path) == []
 
 
 def test_missing_places_are_named(tmp_path):
