@@ -227,12 +227,17 @@ def _mark() -> str:
 
 
 def _beside(target: Path, old: str = "") -> Path:
-    return target.with_name(f"{_mark()}{old}{target.name}")
+    return target.with_name(f"{_mark()}{old}{target.name if old else _not_old(target.name)}")
+
+
+def _not_old(name: str) -> str:
+    """A name that is not read as that of an earlier folder, which would be put in its place."""
+    return f"~{name}" if name.startswith("old-") else name
 
 
 def _file_beside(target: Path) -> Path:
     """Where a file is written: of a name too long to have a mark before it, at its end alone."""
-    mark, name = _mark(), target.name
+    mark, name = _mark(), _not_old(target.name)
     while len(os.fsencode(mark + name)) > LONGEST_NAME:
         name = f"~{name[2:]}"
     return target.with_name(mark + name)

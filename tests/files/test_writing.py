@@ -352,6 +352,9 @@ with (writing.whole_file if path.suffix else writing.whole_folder)(path) as temp
         ("model", "while writing", "1"),
         ("model", "after rename 1", "1"),
         ("model", "after rename 2", "2"),
+        ("old-a.txt", "while writing", "1"),  # none is taken for what was there before "model"
+        ("old-model", "while writing", "1"),
+        ("old-model", "after rename 1", "1"),
     ],
 )
 def test_killed_at_any_moment_the_next_one_finds_the_old_or_the_new(tmp_path, name, moment, found):
