@@ -157,7 +157,9 @@ def _step_weights_between(schedule: NoiseSchedule, t: Any, s: Any, ndim: int) ->
 
 
 def times(
-    schedule: NoiseSchedule, steps: int | Sequence[float] | None = None, start: int | None = None
+    schedule: NoiseSchedule,
+    steps: int | Sequence[float] | np.ndarray | None = None,
+    start: int | None = None,
 ) -> list[float]:
     """List the t at which a walk asks: ``steps`` of them (None: all), evenly from ``start`` down.
 
@@ -165,7 +167,8 @@ def times(
     the first of them. Raises ValueError if ``start`` (None: T-1) or a listed t is not in 0 … T-1,
     if ``steps`` is not in 1 … start + 1, or if a list does not fall.
     """
-    if isinstance(steps, (Sequence, np.ndarray)):
+    steps = steps.tolist() if isinstance(steps, np.ndarray) else steps
+    if isinstance(steps, Sequence):
         return _checked_times(schedule, list(steps), start)
     start = within("start", start, 0, len(schedule) - 1)
     steps = within("steps", steps, 1, start + 1)

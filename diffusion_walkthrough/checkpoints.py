@@ -82,6 +82,7 @@ def save_model(
         with writing.whole_file(path) as temporary:
             model.save(temporary)
         return path
+    _warn_of_own_class(model)
     parameters = model.diffusion_parameters
     with writing.whole_folder(path) as temporary:
         save_parameters(parameters, temporary / PARAMETERS_AS[parameters_as])
@@ -114,6 +115,18 @@ def _check_request(model: DiffusionModel, path: Path, parameters_as: str, overwr
         )
     if path.exists():
         _check_replaceable(path)
+
+
+def _warn_of_own_class(model: DiffusionModel) -> None:
+    """Say that a folder does not tell of what class a model was."""
+    kind = type(model)
+    if kind.__module__.partition(".")[0] != __name__.partition(".")[0]:
+        checks.warn(
+            f"The model is a {kind.__name__}, and a folder keeps parameters and weights alone: "
+            "load_model will make a DiffusionModel of them. A path that ends in .keras keeps the "
+            f"class; or build a {kind.__name__} with the same parameters, and give its network "
+            "the weights, new.network.set_weights(load_model(path).network.get_weights())."
+        )
 
 
 def _check_network(model: DiffusionModel) -> None:

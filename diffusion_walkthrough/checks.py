@@ -126,7 +126,10 @@ def within(name: str, value: object, least: int, most: int) -> int:
 
 
 def seed(name: str, value: object) -> int | None:
-    """A whole number from 0 to 4294967295, or None; raises TypeError or ValueError."""
+    """A whole number from 0 to 4294967295, or None; raises TypeError or ValueError.
+
+    On TensorFlow Keras takes seeds modulo 2147483646, so that 2147483649 draws what 3 draws.
+    """
     return None if value is None else integer(name, value, 0, LARGEST_SEED)
 
 

@@ -105,11 +105,22 @@ def _load_named(
     name: str | os.PathLike[str], split: str, n: int | None, attributes: Sequence[str] | None
 ) -> tuple[Images, Labels]:
     """A data set that goes by its name."""
+    _warn_of_namesake(str(name))
     if name == "digits":
         return _load_digits(split)
     return (
         _draw_faces(split, n, attributes) if name == "faces" else _load_with_keras(str(name), split)
     )
+
+
+def _warn_of_namesake(name: str) -> None:
+    """Say that a folder of pictures is passed over, which has the name of a data set."""
+    files = (file for pattern in ("*", "*/*") for file in Path(name).glob(pattern))
+    if any(file.suffix.lower() in pictures.SUFFIXES for file in files):
+        checks.warn(
+            f"There is a folder {name} of pictures here, and {name!r} is the data set of that "
+            f"name all the same. './{name}' means the folder."
+        )
 
 
 def training_and_held_out(
@@ -422,6 +433,8 @@ def _load_with_keras(name: str, split: str) -> tuple[Images, Labels]:
             'load_images("digits"), which needs no network, or the path of a folder or .npz.'
         ) from error
     images, labels = parts[SPLIT_NAMES.index(split)]
+    if images.ndim == 4 and keras.config.image_data_format() == "channels_first":
+        images = np.moveaxis(images, 1, -1)
     _check_headers(name, *(Header(array.shape, array.dtype) for array in (images, labels)))
     told = _checked_labels(name, labels, len(images))
     return _checked_images(name, images), told

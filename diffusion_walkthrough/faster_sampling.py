@@ -37,7 +37,7 @@ from diffusion_walkthrough.backward_sampling import (
     walk,
 )
 from diffusion_walkthrough.checks import LARGEST, choice, integer, message, real, within
-from diffusion_walkthrough.engine.drawing import if_any
+from diffusion_walkthrough.engine.drawing import check_options, if_any
 from diffusion_walkthrough.engine.noise import NoiseOfPart, checked_clean, generator_of
 from diffusion_walkthrough.forward_diffusion import as_float32, q_sample
 from diffusion_walkthrough.noise_schedule import NOTHING_LEFT, FloatArray, NoiseSchedule
@@ -321,9 +321,14 @@ SAMPLERS: dict[str, Callable[..., tuple[Any, Any]]] = {
 }
 
 
+#: What a walk is given beside its options.
+_NO_OPTIONS = ("walk", "denoise", "schedule", "shape", "every_stop")
+
+
 def named(
     schedule: NoiseSchedule,
     step: str | Callable[..., Any],
+    /,
     steps: Any = None,
     spacing: str = "even",
     sigma_max: float | None = None,
@@ -337,6 +342,7 @@ def named(
     """
     if not callable(step):
         step = SAMPLERS[choice("step", step, tuple(SAMPLERS))]
+    check_options(step, {name: options[name] for name in _NO_OPTIONS if name in options})
     if (spacing, sigma_max) != ("even", None):
         steps = spaced(schedule, steps, spacing, sigma_max)
     return step, {"steps": steps, **options}

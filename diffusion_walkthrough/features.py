@@ -50,13 +50,13 @@ def build_classifier(image_shape: tuple[int, ...], answers: Mapping[str, int]) -
     """
     side = max(image_shape[:2])
     images = keras.Input(image_shape)
-    x = layers.Conv2D(16, 3, padding="same", activation="relu", name="conv_in")(images)
+    kind = {"padding": "same", "activation": "relu", "data_format": "channels_last"}
+    x = layers.Conv2D(16, 3, name="conv_in", **kind)(images)
     while side > 4:
-        name = f"conv_{side}"
-        x = layers.Conv2D(32, 3, strides=2, padding="same", activation="relu", name=name)(x)
+        x = layers.Conv2D(32, 3, strides=2, name=f"conv_{side}", **kind)(x)
         side = -(-side // 2)
-    x = layers.Conv2D(32, 3, padding="same", activation="relu", name="conv_out")(x)
-    x = layers.Dropout(0.3)(layers.Flatten()(x))
+    x = layers.Conv2D(32, 3, name="conv_out", **kind)(x)
+    x = layers.Dropout(0.3)(layers.Flatten("channels_last")(x))
     x = layers.Dense(FEATURES, activation="relu", name="features")(x)
     return keras.Model(
         images, {name: layers.Dense(n + 1, name=name)(x) for name, n in answers.items()}

@@ -395,6 +395,7 @@ def inpainting_network(network: keras.Model) -> keras.Model:
         first.filters,
         first.kernel_size,
         padding="same",
+        data_format="channels_last",
         use_bias=False,
         kernel_initializer="zeros",
         dtype=first.dtype_policy,

@@ -222,12 +222,12 @@ class NoiseSchedule:
             arrays unless ``t`` is a tensor.
 
         Raises:
-            ValueError: if a step in a list or a NumPy array is none of these.
+            TypeError: if a step is no number.
+            ValueError: if it is none of these, and can be seen (:func:`checked_steps`).
         """
         signal = np.append(1.0, self.sqrt_alphas_cumprod)
         noise = np.append(0.0, self.sqrt_one_minus_alphas_cumprod)
-        _check_steps(t, first=-1, last=len(self) - 1)
-        t = np.asarray(t) if isinstance(t, (int, float, list, tuple)) else t
+        t = checked_steps(t, first=-1, last=len(self) - 1)
         if is_real(t):
             return self._rates_between(t, signal, noise, ndim)
         if not isinstance(t, np.ndarray):
@@ -255,13 +255,14 @@ class NoiseSchedule:
 
     def alpha_bar(self, t: ArrayLike) -> FloatArray:
         """ᾱ at whole or real t in 0 … T-1, float64 of the same shape; see :meth:`rates`."""
-        _check_steps(t, first=0, last=len(self) - 1)
+        t = checked_steps(t, first=0, last=len(self) - 1)
         if not is_real(t):
             return np.asarray(self.alphas_cumprod[np.asarray(t)])
         log_snr = np.interp(
             np.asarray(t), np.arange(len(self)), np.maximum(self.log_snr, NOTHING_LEFT)
         )
-        return np.exp(log_snr - np.logaddexp(0.0, log_snr))
+        with np.errstate(under="ignore"):  # where nothing is left
+            return np.exp(log_snr - np.logaddexp(0.0, log_snr))
 
     @property
     def timesteps(self) -> int:
@@ -317,11 +318,20 @@ def is_real(t: Any) -> bool:
     return "float" in str(getattr(t, "dtype", None) or np.asarray(t).dtype)
 
 
-def _check_steps(t: Any, first: int, last: int) -> None:
-    """Refuse steps that no table has, if they can be seen: a tensor's may not be known yet."""
-    if not isinstance(t, (int, float, list, tuple, np.ndarray)):
-        return
-    steps = np.asarray(t)
+def checked_steps(t: Any, first: int, last: int) -> Any:
+    """Steps as tables take them: a tensor as it is, all else as an array, int32 if they are whole.
+
+    Raises TypeError for what is no number, and ValueError for steps not in ``first`` … ``last``, if
+    they can be seen: a tensor's may not be known yet, or lie on an accelerator, to be waited for.
+    """
+    is_tensor = hasattr(t, "shape") and not isinstance(t, (np.ndarray, np.generic))
+    steps = _seen(t) if is_tensor else np.asarray(t)
+    if steps is None:
+        return t
+    if steps.dtype.kind not in "iu" and not is_real(steps):
+        rule = f"steps must be whole or real numbers, and these are of type {steps.dtype}"
+        remedy = f"Give numbers in {first} … {last}, without quotes"
+        raise TypeError(checks.message("t", t, rule, remedy))
     inside = (steps >= 0) | (steps == first)  # the clean image, at -1, is no neighbour of step 0
     wrong = steps[~(inside & (steps >= first) & (steps <= last))]
     if wrong.size:
@@ -329,6 +339,20 @@ def _check_steps(t: Any, first: int, last: int) -> None:
             f"t = {wrong[0]} must lie in {first} … {last}: steps count from 0, so the first step "
             f"of noise is t = 0 and the last t = {last}."
         )
+    if is_tensor:
+        return t
+    return steps if is_real(steps) else steps.astype("int32", copy=False)
+
+
+def _seen(tensor: Any) -> Any:
+    """A tensor's numbers, or None if it has none yet, or none in the memory of the CPU."""
+    from keras import ops
+
+    from diffusion_walkthrough.engine.labels import is_symbolic  # not without Keras, either
+
+    if is_symbolic(tensor) or "cpu" not in str(getattr(tensor, "device", "")).lower():
+        return None
+    return ops.convert_to_numpy(tensor)
 
 
 def extract(table: ArrayLike, t: Any, ndim: int) -> Any:
@@ -344,14 +368,14 @@ def extract(table: ArrayLike, t: Any, ndim: int) -> Any:
 
     Raises:
         TypeError: if ``t`` is real: a table has whole steps only.
-        ValueError: if a step in a list or a NumPy array lies outside 0 … T-1.
+        ValueError: if a step lies outside 0 … T-1, and can be seen (:func:`checked_steps`).
     """
     if is_real(t):
         raise TypeError(
             f"t is real, of type {getattr(t, 'dtype', 'float')}, but a table holds whole steps "
             "only: give t as int32, or ask schedule.rates(t, ndim), which knows those in between."
         )
-    _check_steps(t, first=0, last=len(np.asarray(table)) - 1)
+    t = checked_steps(t, first=0, last=len(np.asarray(table)) - 1)
     return _looked_up(table, t, ndim)
 
 

@@ -21,7 +21,12 @@ from diffusion_walkthrough.forward_diffusion import (
     q_posterior_mean_variance,
     same_shape,
 )
-from diffusion_walkthrough.noise_schedule import NoiseSchedule, extract, is_real
+from diffusion_walkthrough.noise_schedule import (
+    NoiseSchedule,
+    checked_steps,
+    extract,
+    is_real,
+)
 from diffusion_walkthrough.parameters import PREDICTION_NAMES, VARIANCE_NAMES
 
 #: The smallest number above 0 that float32 holds with all its digits.
@@ -174,7 +179,7 @@ def of_each(t: Any, x_t: Any) -> Any:
 
     Raises ValueError if there are as many as images neither way.
     """
-    tensor = ops.convert_to_tensor(t)
+    tensor = ops.convert_to_tensor(t, "float32" if is_real(t) else None)
     if len(tensor.shape) == 0:
         return ops.broadcast_to(tensor, ops.shape(x_t)[:1])
     found, n = tuple(tensor.shape), x_t.shape[0]
@@ -227,7 +232,7 @@ class Denoiser:
     def with_variance(self, x_t: Any, t: Any, *labels: Any) -> tuple[Any, Any]:
         """The same, and the log variance of the step back if it is learned, else None."""
         x_t = as_float32(x_t)
-        t = of_each(t, x_t)
+        t = of_each(checked_steps(t, 0, len(self.schedule) - 1), x_t)
         answer, log_variance = self.ask(x_t, t, *labels), None
         if self.variance == "learned":
             channels = x_t.shape[-1]

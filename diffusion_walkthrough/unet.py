@@ -37,7 +37,13 @@ def conv(
     """A convolution that keeps the image size, or halves it with ``strides=2``."""
     initializer = fan_avg_initializer(scale)
     return layers.Conv2D(
-        width, kernel_size, strides, padding="same", kernel_initializer=initializer, name=name
+        width,
+        kernel_size,
+        strides,
+        padding="same",
+        data_format="channels_last",
+        kernel_initializer=initializer,
+        name=name,
     )
 
 
@@ -204,8 +210,8 @@ def downsample(x: Any, name: str | None = None) -> Any:
 
 def upsample(x: Any, name: str | None = None) -> Any:
     """Double height and width by repeating pixels, then smooth with a convolution."""
-    repeated = layers.UpSampling2D(2, interpolation="nearest", name=_within(name, "repeat"))(x)
-    return conv(x.shape[-1], name=name)(repeated)
+    repeat = layers.UpSampling2D(2, "channels_last", "nearest", name=_within(name, "repeat"))
+    return conv(x.shape[-1], name=name)(repeat(x))
 
 
 def build_unet(

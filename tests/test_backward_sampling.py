@@ -470,6 +470,7 @@ def test_a_walk_can_stop_where_a_list_says():
         expected = numpy(p_sample_loop(quarter, FEW, (2, 3), seed=1, steps=5))
         np.testing.assert_array_equal(x, expected)
     assert times(FEW, [9.5, 2], start=9.5) == [9.5, 2]
+    assert times(FEW, np.array(5)) == times(FEW, 5)
 
 
 def test_a_walk_can_stop_between_the_steps():

@@ -23,7 +23,7 @@ import pytest
 from safetensors.numpy import load_file, save
 from tiny import SMALLEST_UNET
 
-from diffusion_walkthrough import checkpoints, faces, training
+from diffusion_walkthrough import checkpoints, faces, features, training
 from diffusion_walkthrough.checkpoints import (
     PRETRAINED,
     kept_model,
@@ -33,8 +33,9 @@ from diffusion_walkthrough.checkpoints import (
     save_model,
 )
 from diffusion_walkthrough.data import load_images
-from diffusion_walkthrough.features import recognized
+from diffusion_walkthrough.features import load_classifier, recognized
 from diffusion_walkthrough.files import writing
+from diffusion_walkthrough.guidance import inpainting_network
 from diffusion_walkthrough.parameters import (
     DiffusionParameters,
     ScheduleParameters,
@@ -42,6 +43,7 @@ from diffusion_walkthrough.parameters import (
     save_parameters,
 )
 from diffusion_walkthrough.training import DiffusionModel
+from diffusion_walkthrough.unet import build_unet
 
 TINY = DiffusionParameters(
     schedule=ScheduleParameters(timesteps=10),
@@ -675,6 +677,43 @@ def test_a_class_of_ones_own_is_loaded_once_it_is_registered(tmp_path):
     path = save_model(Mine(TINY, seed=1), tmp_path / "a.keras")
     assert type(load_model(path)) is Mine
     assert type(load_model(save_model(Mine(TINY, seed=1), path, overwrite=True))) is Mine
+
+
+@pytest.fixture
+def channels_first():
+    """Keras's other order of the axes, as ``~/.keras/keras.json`` may ask for it."""
+    before = keras.config.image_data_format()
+    features._loaded.cache_clear()
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format(before)
+
+
+@pytest.mark.usefixtures("channels_first")
+def test_channels_are_last_whatever_keras_is_told():
+    for name in ("digits", "faces-conditional"):
+        assert np.isfinite(load_model(name).sample(2, seed=0, steps=2)).all()
+    model = DiffusionModel(TINY, network=inpainting_network(build_unet(TINY.unet)))
+    known = np.zeros((2, 4, 4, 2), "float32")
+    assert model.sample(2, steps=2, told=[known]).shape == (2, 4, 4, 1)
+    model = DiffusionModel(TINY)
+    model.compile()
+    small, images = (load_images("digits", side)[0][:32] for side in (4, 8))
+    assert np.isfinite(model.fit(small, verbose=0).history["loss"]).all()
+    assert recognized(images, load_classifier("digits")) > 0.9
+
+
+def test_a_folder_does_not_keep_a_class_of_ones_own_and_that_is_warned_of(tmp_path):
+    class Mine(DiffusionModel):
+        pass
+
+    with pytest.warns(UserWarning, match=r"is a Mine, .*ends in \.keras.*or build a Mine"):
+        path = save_model(Mine(TINY, seed=1), tmp_path / "a")
+    assert type(load_model(path)) is DiffusionModel
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        save_model(Mine(TINY, seed=1), tmp_path / "a.keras")
+        save_model(DiffusionModel(TINY, seed=1), tmp_path / "b")
 
 
 def test_other_files_and_models_are_refused(tmp_path, first):

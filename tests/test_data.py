@@ -198,6 +198,8 @@ def fake_keras(monkeypatch):
         return keras.result
 
     source = types.SimpleNamespace(load_data=load_data)
+    keras.config = types.SimpleNamespace(image_data_format=lambda: keras.data_format)
+    keras.data_format = "channels_last"
     keras.datasets = types.SimpleNamespace(mnist=source, fashion_mnist=source, cifar10=source)
     monkeypatch.setitem(sys.modules, "keras", keras)
     return keras
@@ -215,10 +217,14 @@ def test_without_a_network_the_error_says_what_to_do(fake_keras, monkeypatch, tm
     assert 'load_images("digits")' in message
 
 
-def test_keras_data_sets_come_in_our_form(fake_keras):
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_keras_data_sets_come_in_our_form(fake_keras, data_format):
     pixels = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    train = (pixels, np.array([[3], [5]], np.uint8))
-    test = (pixels[:1], np.array([[9]], np.uint8))
+    fake_keras.data_format, theirs = data_format, pixels
+    if data_format == "channels_first":
+        theirs = np.moveaxis(pixels, -1, 1)
+    train = (theirs, np.array([[3], [5]], np.uint8))
+    test = (theirs[:1], np.array([[9]], np.uint8))
     fake_keras.result = (train, test)
     images, labels = load_images("cifar10")
     np.testing.assert_array_equal(images, from_uint8(pixels))
@@ -600,6 +606,26 @@ def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing here")
     with pytest.raises(ValueError, match=r"no pictures in the folder.*\.png"):
         load_images(tmp_path)
+
+
+@pytest.mark.parametrize("picture", ["a.png", "cats/a.PNG"])
+def test_a_folder_with_the_name_of_a_data_set_is_warned_of(tmp_path, monkeypatch, picture):
+    monkeypatch.chdir(tmp_path)
+    save_picture(tmp_path / "faces" / picture, grey(7))
+    with pytest.warns(UserWarning, match=r"'\./faces' means the folder"):
+        assert len(load_images("faces", n=2)[0]) == 2
+    assert load_images("./faces")[0].shape == (1, 4, 4, 1)
+
+
+def test_a_folder_without_pictures_is_no_reason_to_warn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits" / "empty").mkdir(parents=True)
+    (tmp_path / "digits" / "weights.safetensors").touch()
+    (tmp_path / "faces").touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_images("digits")
+        load_images("faces", n=2)
 
 
 def test_a_folder_has_no_test_split(tmp_path):

@@ -639,6 +639,10 @@ def test_names_become_a_step_and_its_options():
         ({"step": "ddim", "steps": 0}, ValueError, "steps = 0 must be a whole number"),
         ({"step": "ddim", "steps": 0, "spacing": "karras"}, ValueError, "steps=0"),
         ({"step": "ddim", "steps": [3, 2], "spacing": "karras"}, TypeError, "steps=.3, 2."),
+        ({"shape": (8, 8, 1)}, TypeError, "ddpm_step has no option 'shape'"),
+        ({"every_stop": True}, TypeError, "ddpm_step has no option 'every_stop'"),
+        ({"step": "ddim", "schedule": None}, TypeError, "ddim_step has no option 'schedule'"),
+        ({"told": 3}, TypeError, "told=3: told must be a list"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(options, error, message):

@@ -529,6 +529,31 @@ def test_steps_outside_the_schedule_are_refused(t):
         extract(np.linspace(0, 1, 10), t, 2)
 
 
+@pytest.mark.parametrize("kind", ["int32", "float32"])
+@pytest.mark.parametrize("t", [[-2, 3], [10, 3]])
+def test_steps_in_a_tensor_are_seen(t, kind):
+    from keras import ops
+
+    with pytest.raises(ValueError, match=rf"t = {t[0]}(\.0)? must lie in -1 … 9"):
+        NoiseSchedule(make_betas("linear", 10)).rates(ops.convert_to_tensor(t, kind), 2)
+
+
+@pytest.mark.parametrize("t", ["3", True, [True], None, [None]])
+def test_what_is_no_number_is_no_step(linear, t):
+    for look in (lambda: extract(linear.betas, t, 2), lambda: linear.rates(t, 2)):
+        with pytest.raises(TypeError, match="steps must be whole or real numbers"):
+            look()
+
+
+def test_steps_may_be_whole_numbers_of_any_type(linear):
+    for kind in ("uint8", "uint64", "int16", "int64"):
+        t = np.array([3, 200], kind)
+        np.testing.assert_array_equal(
+            numpy_of(extract(linear.betas, t, 1)), np.float32(linear.betas[[3, 200]])
+        )
+        np.testing.assert_array_equal(linear.rates(t, 1), linear.rates([3, 200], 1))
+
+
 # -- rates ---------------------------------------------------------------------------------------
 
 
@@ -615,6 +640,8 @@ def test_real_rates_are_of_the_kind_of_t(linear):
 def test_past_the_last_but_one_step_of_jsd_nothing_is_left():
     rates = NoiseSchedule(make_betas("jsd", 10)).rates(np.array([8.01, 8.5, 8.999, 9.0]), 1)
     np.testing.assert_allclose(rates, [[0] * 4, [1] * 4], atol=1e-6)
+    with np.errstate(all="raise"):
+        assert NoiseSchedule(make_betas("jsd", 10)).alpha_bar([8.5]) < 1e-6
 
 
 @pytest.mark.parametrize("t", [-2.0, -0.5, 999.5, float("nan")])

@@ -195,6 +195,29 @@ def test_clipping_is_said_by_true_or_false(clip):
         Denoiser(lambda shown, training: shown[0], FEW, clip=clip)
 
 
+@pytest.mark.parametrize("prediction", ["noise", "x_start", "v"])
+@pytest.mark.parametrize("t", [-1, 20, -1.0, 19.5, float("nan"), [-1, 3], np.array([3, 20])])
+def test_a_network_is_asked_at_steps_that_there_are(t, prediction):
+    denoise, x_t = Denoiser(lambda shown, training: shown[0], FEW, prediction), np.ones((2, 4))
+    told = t if isinstance(t, (int, float)) else ops.convert_to_tensor(t, "int32")
+    for steps in (t, told):
+        with pytest.raises(ValueError, match=r"t = (-1|20|19.5|nan)(.0)? must lie in 0 … 19"):
+            denoise(x_t, steps)
+
+
+def test_one_number_stands_for_all_and_may_be_of_any_type():
+    denoise, x_t = Denoiser(lambda shown, training: shown[0], FEW), np.ones((2, 4))
+    expected = numpy(denoise(x_t, [5, 5]))
+    for t in (5, np.int64(5), np.array(5, "uint8"), ops.convert_to_tensor(5)):
+        np.testing.assert_array_equal(numpy(denoise(x_t, t)), expected)
+    for t in (5.5, np.float64(5.5)):
+        found = numpy(denoise(x_t, t))
+        np.testing.assert_array_equal(found, numpy(denoise(x_t, [5.5, 5.5])))
+    for t in ("5", True):
+        with pytest.raises(TypeError, match=rf"t={t!r}: steps must be whole or real numbers"):
+            denoise(x_t, t)
+
+
 def test_a_network_is_asked_with_arrays_and_tensors_alike():
     """Keras refuses both in one list."""
     network, x_t = pocket_network(), np.zeros((3, 8, 8, 1))

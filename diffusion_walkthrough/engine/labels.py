@@ -182,10 +182,16 @@ def checked_told(denoise: Any, told: Sequence[Any], n: int) -> list[Any]:
     Raises TypeError or ValueError as the function's own ``checked_told(n, *told)`` does, if it has
     one, as it knows what it is told; and unless there is a row of each thing for each image.
     """
+    try:
+        told = [*told]
+    except TypeError:
+        rule = "told must be a list, of an array for each thing that the network is told"
+        remedy = "Put what it is told into a list; labels are told a model by labels=3"
+        raise TypeError(checks.message("told", told, rule, remedy)) from None
     if any(map(is_symbolic, told)):
-        return [*told]
+        return told
     own = getattr(denoise, "checked_told", None)
-    told = [*told] if own is None else own(n, *told)
+    told = told if own is None else own(n, *told)
     for i, x in enumerate(told):
         shape = tuple(x.shape) if hasattr(x, "shape") else as_array(f"told[{i}]", x).shape
         if shape[:1] != (n,):
