@@ -691,8 +691,7 @@ def channels_first():
 
 @pytest.mark.usefixtures("channels_first")
 def test_channels_are_last_whatever_keras_is_told():
-    for name in ("digits", "faces-conditional"):
-        assert np.isfinite(load_model(name).sample(2, seed=0, steps=2)).all()
+    assert load_model("digits").sample(2, seed=0, steps=2).shape == (2, 8, 8, 1)
     model = DiffusionModel(TINY, network=inpainting_network(build_unet(TINY.unet)))
     known = np.zeros((2, 4, 4, 2), "float32")
     assert model.sample(2, steps=2, told=[known]).shape == (2, 4, 4, 1)
