@@ -18,6 +18,7 @@ import keras
 
 from diffusion_walkthrough import checks
 from diffusion_walkthrough.checks import did_you_mean, integer, shown
+from diffusion_walkthrough.engine.running import is_ours
 from diffusion_walkthrough.files import UNREADABLE_NPZ, keras_archives, plain_data, writing
 from diffusion_walkthrough.files.folders import PARAMETERS_FILES, model_of_run
 from diffusion_walkthrough.files.published_weights import (
@@ -107,7 +108,7 @@ def _check_request(model: DiffusionModel, path: Path, parameters_as: str, overwr
             f"{path} ends in {path.suffix}, but a model is saved as a folder or as a .keras file. "
             f"Use {path.stem!r} or {path.stem + '.keras'!r}."
         )
-    _check_network(model)
+    _check_network(model, None if path.suffix == ".keras" else DiffusionModel)
     if path.exists() and not overwrite:
         raise FileExistsError(
             f"{path} exists and stays as it is. Choose another name, or pass overwrite=True to "
@@ -120,7 +121,7 @@ def _check_request(model: DiffusionModel, path: Path, parameters_as: str, overwr
 def _warn_of_own_class(model: DiffusionModel) -> None:
     """Say that a folder does not tell of what class a model was."""
     kind = type(model)
-    if kind.__module__.partition(".")[0] != __name__.partition(".")[0]:
+    if not is_ours(kind):
         checks.warn(
             f"The model is a {kind.__name__}, and a folder keeps parameters and weights alone: "
             "load_model will make a DiffusionModel of them. A path that ends in .keras keeps the "
@@ -129,12 +130,12 @@ def _warn_of_own_class(model: DiffusionModel) -> None:
         )
 
 
-def _check_network(model: DiffusionModel) -> None:
-    """Refuse a network that load_model could not build again, knowing the parameters alone."""
+def _check_network(model: DiffusionModel, kind: type[DiffusionModel] | None) -> None:
+    """Refuse a network that load_model could not build again, as a ``kind`` of these parameters."""
     found, described = model.network.count_params(), _count(model.diffusion_parameters)
     if found != described:
         what = f"has {found:,} weights, and the one that its parameters describe {described:,}"
-    elif model.network_given and not model.is_described():
+    elif model.network_given and not model.is_described(kind):
         what = "computes something else with its weights than the one that its parameters describe"
     else:
         return

@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from diffusion_walkthrough.backward_sampling import ddpm_step
-from diffusion_walkthrough.engine.cores import keep_operations_on_one_core, side_by_side
+from diffusion_walkthrough.engine.cores import prepare_processor, side_by_side
 from diffusion_walkthrough.engine.doors import given
 from diffusion_walkthrough.engine.drawing import CompiledNetwork, collected, in_parts
 from diffusion_walkthrough.engine.feeding import QuestionSet
@@ -31,7 +31,7 @@ from diffusion_walkthrough.parameters import DiffusionParameters, TrainingParame
 from diffusion_walkthrough.predictions import check_prediction
 from diffusion_walkthrough.unet import build_unet
 
-keep_operations_on_one_core()
+prepare_processor()
 
 
 class Questions(QuestionSet):

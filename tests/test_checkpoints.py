@@ -525,6 +525,53 @@ def test_a_network_that_was_given_and_is_described_is_saved(tmp_path, first, kin
     np.testing.assert_array_equal(prediction(load_model(path)), prediction(first))
 
 
+class Told(DiffusionModel):
+    """A class of one's own that takes something else."""
+
+    def __init__(self, parameters, word, **options):
+        super().__init__(parameters, **options)
+        self.word = word
+
+
+class Doubled(DiffusionModel):
+    """A class of one's own that builds another network, of as many weights."""
+
+    def __init__(self, parameters, **options):
+        unet = DiffusionModel(parameters).network
+        network = keras.Model(unet.inputs, unet.output * 2.0)
+        super().__init__(parameters, network=network, **options)
+
+
+def test_a_class_that_takes_something_else_is_saved_with_a_network_that_was_given(tmp_path, first):
+    """It was Python's own TypeError, for an argument that is missing."""
+    model = Told(TINY, "so", seed=0, network=first.network)
+    with pytest.warns(UserWarning, match="The model is a Told"):
+        path = save_model(model, tmp_path / "model")
+    np.testing.assert_array_equal(prediction(load_model(path)), prediction(first))
+
+
+def test_a_class_that_keras_could_not_build_again_is_not_begun_to_be_saved(tmp_path):
+    """It was saved, and could not be loaded."""
+    path = tmp_path / "model.keras"
+    with pytest.raises(TypeError, match=r"a Told could not .*'word'.* def get_config\(self\)"):
+        Told(TINY, "so", seed=0).save(path)
+    assert not path.exists()
+
+    class Whole(Told):
+        def get_config(self):
+            return {**super().get_config(), "word": self.word}
+
+    Whole(TINY, "so", seed=0).save(path)
+    assert keras.saving.load_model(path, custom_objects={"Whole": Whole}).word == "so"
+
+
+def test_a_class_with_a_network_of_its_own_is_not_saved_as_a_folder_that_builds_another(tmp_path):
+    with pytest.raises(ValueError, match=r"its weights.*not build it again"):
+        save_model(Doubled(TINY, seed=0), tmp_path / "model")
+    save_model(Doubled(TINY, seed=0), tmp_path / "model.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+
+
 def test_while_another_process_replaces_a_model_the_error_says_where_it_is(tmp_path, first):
     left = f".~{writing._HOST}-{os.getppid()}-1f2e3d4c-old-model"
     save_model(first, tmp_path / "model").rename(tmp_path / left)

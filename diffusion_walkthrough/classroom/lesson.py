@@ -43,9 +43,9 @@ def start(seed: int = 0) -> None:
     with quiet_standard_error():
         import keras
 
-        from diffusion_walkthrough.engine.cores import keep_operations_on_one_core
+        from diffusion_walkthrough.engine.cores import prepare_processor
 
-        keep_operations_on_one_core()
+        prepare_processor()
         keras.utils.set_random_seed(seed)
         # The first tensor starts the backend, which has more to say.
         keras.ops.convert_to_numpy(keras.ops.zeros(1))

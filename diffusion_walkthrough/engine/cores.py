@@ -6,13 +6,19 @@ once instead: every core takes its images from the first layer to the last and b
 and only the gradients are added up. That is :class:`SideBySide`; it pays once an operation stays on
 one core, which :func:`keep_operations_on_one_core` asks TensorFlow for.
 
+All cores also ask for memory and give it back, thousands of times a step. With bad luck the
+system's allocator returns the same memory to the system each time, which hands it out again filled
+with zeros: :func:`keep_freed_memory` asks it to wait.
+
 On a GPU, and on JAX and PyTorch, none of this changes anything.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +26,13 @@ import keras
 
 #: More shares than this would hold too many copies of the gradients.
 MOST_SHARES = 4
+
+#: What the GNU C library's allocator is told (``mallopt``, by the numbers of its malloc.h): how
+#: many free bytes a heap keeps at its end, from how many free bytes on the rest is given back, and
+#: from which size on a block is asked of the system by itself. The first is the whole of one of
+#: its heaps, the last the most that it would come to by itself. A choice of one of the three ends
+#: its own adjusting of all, so that all are chosen.
+KEPT_MEMORY = {-2: 64 * 2**20, -1: 256 * 2**20, -3: 32 * 2**20}
 
 
 def core_count() -> int:
@@ -45,6 +58,29 @@ def keep_operations_on_one_core() -> None:
         with contextlib.suppress(RuntimeError):  # TensorFlow is at work already
             cores = core_count()
             threading.set_intra_op_parallelism_threads(max(cores // MOST_SHARES, 1))
+
+
+def keep_freed_memory() -> None:
+    """Tell the allocator of the GNU C library to keep freed memory for what comes next.
+
+    Otherwise it depends on where the last small block happens to lie whether a step gives back
+    hundreds of megabytes and gets them anew: the same step then takes more than twice as long. What
+    is chosen in the environment (``MALLOC_…_``, ``GLIBC_TUNABLES``) takes precedence; other systems
+    and C libraries are left alone.
+    """
+    chosen = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if chosen or not _on_cores() or not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(AttributeError, OSError):  # another C library, without mallopt
+        tell = ctypes.CDLL(None).mallopt
+        for parameter, number in KEPT_MEMORY.items():
+            tell(parameter, number)
+
+
+def prepare_processor() -> None:
+    """Ask TensorFlow and the allocator for what makes work on several cores fast."""
+    keep_operations_on_one_core()
+    keep_freed_memory()
 
 
 def share_count() -> int:

@@ -7,10 +7,11 @@ marked; here stands what any such model needs to be trained by Keras's ``fit`` o
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import random
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
@@ -178,7 +179,8 @@ class TrainedOnQuestions(keras.Model):
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to build the model again, to load or to copy it.
 
-        Raises ValueError if the model was given a network that it would not have then.
+        Raises ValueError if the model was given a network that it would not have then, and
+        TypeError if its class takes something that is not kept.
         """
         if getattr(self, "network_given", False) and not self.is_described():
             raise ValueError(
@@ -187,7 +189,20 @@ class TrainedOnQuestions(keras.Model):
                 "model.network.save_weights('own.weights.h5') (ModelCheckpoint: "
                 "save_weights_only=True), and build the model around it anew to load or copy it."
             )
-        return self._config()
+        config = self._config()
+        if type(self).get_config is TrainedOnQuestions.get_config:
+            self._check_what_it_takes(config)
+        return config
+
+    def _check_what_it_takes(self, config: dict[str, Any]) -> None:
+        try:
+            inspect.signature(type(self).__init__).bind(self, **config)
+        except TypeError as error:
+            kind = type(self).__name__
+            raise TypeError(
+                f"a {kind} could not be built again from {', '.join(config)} ({error}). Return "
+                "what else it takes, too: def get_config(self): return {**super().get_config(), …}"
+            ) from None
 
     def save(self, *args: Any, **options: Any) -> None:
         """Save as ``keras.Model.save`` does, which begins a file before it asks ``get_config``."""
@@ -199,12 +214,21 @@ class TrainedOnQuestions(keras.Model):
         names = ("seed", "epochs_asked", "name")
         return {"parameters": parameters, **{name: getattr(self, name) for name in names}}
 
-    def is_described(self) -> bool:
-        """Whether a model that is built again from the parameters has this network."""
+    def is_described(self, kind: type[TrainedOnQuestions] | None = None) -> bool:
+        """Whether a model that is built again from the parameters has this network.
+
+        Args:
+            kind: the class that it is built as; None for the model's own, or the nearest of ours
+                where that one takes more than the parameters.
+        """
+        nearest = next(cls for cls in type(self).__mro__ if is_ours(cls))
         before = random.getstate()
         try:  # the weights are drawn, too, which is not to be noticed
             with keras.device("cpu:0"):
-                described = type(self).from_config(self._config()).network
+                try:
+                    described = (kind or type(self)).from_config(self._config()).network
+                except TypeError:
+                    described = nearest.from_config(self._config()).network
         finally:
             random.setstate(before)
         return structure(self.network) == structure(described)
@@ -545,6 +569,11 @@ def _divided(x: np.ndarray, y: Any, weights: Any, split: float) -> tuple[Any, An
         both.append((None, None) if whole is None else (whole[:kept], whole[kept:]))
     (y, held_y), (weights, held_weights) = both
     return x[:kept], y, weights, (x[kept:], held_y, held_weights)
+
+
+def is_ours(kind: type) -> TypeGuard[type[TrainedOnQuestions]]:
+    """Whether a class of models comes with the course."""
+    return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def mean_of_batch(losses: Any, weights: Any = None) -> Any:

@@ -18,12 +18,12 @@ import psutil
 from keras import ops
 
 from diffusion_walkthrough import checks
-from diffusion_walkthrough.engine.cores import SideBySide, keep_operations_on_one_core, share_count
+from diffusion_walkthrough.engine.cores import SideBySide, prepare_processor, share_count
 from diffusion_walkthrough.engine.precision import dtype_policy
 from diffusion_walkthrough.planner.counting import Block, block_multiply_adds
 from diffusion_walkthrough.unet import residual_block
 
-keep_operations_on_one_core()
+prepare_processor()
 
 THIS_MACHINE = "this machine"
 GB = 10**9

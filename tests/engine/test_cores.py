@@ -17,6 +17,7 @@ from tiny import TINY
 from diffusion_walkthrough.engine import cores
 from diffusion_walkthrough.engine.cores import (
     MOST_SHARES,
+    keep_freed_memory,
     keep_operations_on_one_core,
     share_count,
     side_by_side,
@@ -212,3 +213,75 @@ def test_what_somebody_chose_stays(in_python, outside, expected, monkeypatch):
         monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", outside)
     keep_operations_on_one_core()
     assert told == expected
+
+
+CHURN = """
+import resource
+import threading
+import numpy as np
+import diffusion_walkthrough.training
+
+def fresh_pages():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def work():
+    blocks = [np.ones(12_500) for _ in range(500)]  # 50 MB in small blocks, given back at once
+    del blocks
+    for _ in range(5):
+        before = fresh_pages()
+        blocks = [np.ones(12_500) for _ in range(500)]
+        del blocks
+        print(fresh_pages() - before)
+
+thread = threading.Thread(target=work)  # whose heap is its own, as that of TensorFlow's threads
+thread.start()
+thread.join()
+"""
+
+
+@on_tensorflow
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator is that of the GNU C library")
+def test_freed_memory_is_used_again():
+    """Without a word to the allocator thousands of pages come anew from the system each time."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    program = [sys.executable, "-c", CHURN]
+    done = subprocess.run(program, env=clean, capture_output=True, text=True, check=True)
+    assert max(map(int, done.stdout.split())) < 500
+
+
+class Allocator:
+    """A C library that writes down what it is told."""
+
+    def __init__(self, name=None):
+        self.told = {}
+
+    def mallopt(self, parameter, number):
+        self.told[parameter] = number
+
+
+@on_tensorflow
+@pytest.mark.parametrize(
+    ("platform", "outside", "expected"),
+    [
+        ("linux", None, cores.KEPT_MEMORY),
+        ("linux", "MALLOC_TOP_PAD_", {}),
+        ("linux", "GLIBC_TUNABLES", {}),
+        ("darwin", None, {}),
+    ],
+)
+def test_the_allocator_is_told_where_nobody_else_has(platform, outside, expected, monkeypatch):
+    library = Allocator()
+    monkeypatch.setattr(cores.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(cores.sys, "platform", platform)
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES"))]:
+        monkeypatch.delenv(name)
+    if outside:
+        monkeypatch.setenv(outside, "1")
+    keep_freed_memory()
+    assert library.told == expected
+
+
+@on_tensorflow
+def test_a_c_library_without_such_a_choice_is_left_alone(monkeypatch):
+    monkeypatch.setattr(cores.ctypes, "CDLL", lambda name: object())
+    keep_freed_memory()
