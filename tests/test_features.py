@@ -144,7 +144,7 @@ def test_many_images_are_asked_about_in_parts(monkeypatch):
 
 
 def test_it_is_loaded_once():
-    assert load_classifier("digits") is DIGITS
+    assert load_classifier("digits") is load_classifier("digits")
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,9 @@ def tile(images: Any, columns: int = 8, scale: int = 6, gap: int = 2) -> NDArray
 def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
     """Render a figure to a uint8 picture ``(height, width, 3)``."""
     canvas = FigureCanvasAgg(figure)
+    layout = figure.get_layout_engine()
+    if layout and any(axes.get_aspect() != "auto" for axes in figure.axes):
+        layout.execute(figure)  # what is beside axes of a fixed shape fits at the second try only
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -9,6 +9,7 @@ import re
 import numpy as np
 from PIL import Image
 
+from diffusion_walkthrough.classroom import plots
 from diffusion_walkthrough.classroom.figures import training
 from diffusion_walkthrough.gaussian_mixture import ONE_DIMENSIONAL_WORLD
 
@@ -45,6 +46,7 @@ def test_the_strip_has_a_row_for_each_epoch_in_order():
     history = {e: np.full((16, 8, 8, 1), v, "float32") for e, v in ((0, -1.0), (10, 1.0))}
     first, second = training.progress_strip(history, [0, 10]).axes
     assert (first.get_ylabel(), second.get_ylabel()) == ("0 epochs", "10 epochs")
+    plots.figure_to_array(first.figure)  # where the names were cut off
     for axis, colour in ((first, 0), (second, 255)):
         picture = axis.images[0].get_array()
         assert picture.shape == (50 + 2, 8 * 50 + 2, 3)
