@@ -51,6 +51,25 @@ def pytest_configure(config):
         config.pluginmanager.register(OwnCores(int(worker.removeprefix("gw")), workers))
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_cut_off(request, monkeypatch):
+    """Each figure that is drawn in a test of the classroom holds all of its letters."""
+    if request.path.parent.name != "classroom":
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    draw = FigureCanvasAgg.draw
+
+    def draw_and_look(canvas):
+        draw(canvas)
+        figure = canvas.figure
+        inches, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        beyond = max(-inches.x0, -inches.y0, inches.x1 - width, inches.y1 - height)
+        assert beyond * figure.dpi < 1, f"{beyond * figure.dpi:.1f} pixels are beyond the edge"
+
+    monkeypatch.setattr(FigureCanvasAgg, "draw", draw_and_look)
+
+
 # What takes longest starts first, or one of two workers would end with it alone. A file that is not
 # named here takes less than 15 s.
 SLOWEST_FIRST = (
