@@ -73,16 +73,17 @@ def nothing_is_cut_off(request, monkeypatch):
 # What takes longest starts first, or one of two workers would end with it alone. A file that is not
 # named here takes less than 15 s.
 SLOWEST_FIRST = (
-    "10_guidance.ipynb", "08b_the_machine.ipynb", "05_training.ipynb", "06_backward_sampling.ipynb",
-    "07_evaluation.ipynb", "09_faster_sampling.ipynb", "11_flow_matching.ipynb",
-    "00_start_here.ipynb",
-    "test_data_sets.py", "08_scaling_up.ipynb", "12_bug_hunt.ipynb", "test_patients.py",
-    "04b_the_bound.ipynb", "test_checkpoints.py",
-    "test_precision.py", "test_resuming.py", "test_backward_sampling.py", "04_loss.ipynb",
-    "test_training_choices.py", "test_loss.py", "test_cores.py", "test_running.py",
-    "test_devices.py", "07b_new_images.ipynb", "test_training.py",
-    "test_scaling_up.py", "test_commands.py",
-    "03b_unet_deeper.ipynb", "test_plan.py", "test_guarding.py", "test_unet.py",
+    "10_guidance.ipynb", "05_training.ipynb", "09_faster_sampling.ipynb", "test_data_sets.py",
+    "test_faster_sampling.py", "06_backward_sampling.ipynb", "08b_the_machine.ipynb",
+    "11_flow_matching.ipynb", "test_checkpoints.py", "test_backward_sampling.py",
+    "07_evaluation.ipynb", "00_start_here.ipynb", "test_training_choices.py",
+    "07b_new_images.ipynb", "test_running.py", "04b_the_bound.ipynb", "test_patients.py",
+    "test_commands.py", "test_resuming.py", "test_published_weights.py", "test_scaling_up.py",
+    "08_scaling_up.ipynb", "test_loss.py", "test_precision.py", "test_guidance.py",
+    "test_drawing.py", "12_bug_hunt.ipynb", "test_corpus.py", "test_memory.py", "test_devices.py",
+    "test_counting.py", "test_faster_sampling_exercises.py", "test_unet.py", "test_callbacks.py",
+    "test_plan.py", "test_cores.py", "test_training.py", "04_loss.ipynb", "03b_unet_deeper.ipynb",
+    "test_random_parameters.py", "03_unet.ipynb", "test_kills.py", "test_guarding.py",
 )  # fmt: skip
 
 
