@@ -176,11 +176,24 @@ def point_and_look(page, control):
     else:
         page.click_beside(control)
     wait_for("the picture to follow the mouse", lambda: changed(page, area, before), MOVE_DEADLINE)
+    wait_for("an idle kernel", page.kernel_is_idle, MOVE_DEADLINE)
 
 
 def changed(page, area, before):
     after = page.drawn(area)
     return after is not None and after != before
+
+
+def buttons_that_stay(page):
+    """The buttons that can be pressed; those that a menu brings may come after its picture."""
+    seen = []
+
+    def settled():
+        before, seen[:] = list(seen), page.find(".jupyter-button:enabled")
+        return seen == before
+
+    wait_for("buttons that stay", settled, MOVE_DEADLINE, 0.5)
+    return seen
 
 
 def click_and_look(page, button):
@@ -207,7 +220,7 @@ def test_a_notebook_looks_right_and_every_picture_follows(path, open_page, note_
         note_delays(path.stem, name, times)
         assert median(times) < SLOWEST_MEDIAN, f"{name}: pictures follow late"
         point_and_look(page, control)
-    for button in page.find(".jupyter-button:enabled"):
+    for button in buttons_that_stay(page):
         click_and_look(page, button)
     assert page.widest_overflow() <= 1, "a picture is wider than its place, or enlarged"
 
