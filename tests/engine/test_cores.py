@@ -249,6 +249,13 @@ def test_freed_memory_is_used_again():
     assert max(map(int, done.stdout.split())) < 500
 
 
+@pytest.fixture
+def nobody_chose(monkeypatch):
+    """Nothing about the allocator in the environment."""
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES"))]:
+        monkeypatch.delenv(name)
+
+
 class Allocator:
     """A C library that writes down what it is told."""
 
@@ -269,12 +276,12 @@ class Allocator:
         ("darwin", None, {}),
     ],
 )
-def test_the_allocator_is_told_where_nobody_else_has(platform, outside, expected, monkeypatch):
+def test_the_allocator_is_told_where_nobody_else_has(
+    platform, outside, expected, nobody_chose, monkeypatch
+):
     library = Allocator()
     monkeypatch.setattr(cores.ctypes, "CDLL", lambda name: library)
     monkeypatch.setattr(cores.sys, "platform", platform)
-    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES"))]:
-        monkeypatch.delenv(name)
     if outside:
         monkeypatch.setenv(outside, "1")
     keep_freed_memory()
@@ -282,6 +289,15 @@ def test_the_allocator_is_told_where_nobody_else_has(platform, outside, expected
 
 
 @on_tensorflow
-def test_a_c_library_without_such_a_choice_is_left_alone(monkeypatch):
-    monkeypatch.setattr(cores.ctypes, "CDLL", lambda name: object())
+def test_a_c_library_without_such_a_choice_is_left_alone(nobody_chose, monkeypatch):
+    asked = []
+
+    class Other:
+        def __getattr__(self, name):
+            asked.append(name)
+            raise AttributeError(name)
+
+    monkeypatch.setattr(cores.ctypes, "CDLL", lambda name: Other())
+    monkeypatch.setattr(cores.sys, "platform", "linux")
     keep_freed_memory()
+    assert asked == ["mallopt"]
